@@ -1,0 +1,263 @@
+"""Reverse-mode automatic differentiation: the walk back over the tape.
+
+:func:`backward` and :func:`grad` visit the nodes that :mod:`minires.op` recorded, newest first. By then every use of a
+node's output has sent its share of the gradient, so each rule runs once, however often paths meet again. The walk is a
+loop over a heap, not a recursion: a chain of 100,000 ops is no deeper for it than one of ten.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from minires import tensor as _tensor
+from minires.device import array_module
+from minires.modes import Mode, detect_anomaly, enable_grad, is_grad_enabled, no_grad, state
+from minires.op import Op, Saved, op
+from minires.tape import Node, check_finite
+from minires.tensor import Tensor
+
+__all__ = ["Op", "Saved", "backward", "detect_anomaly", "enable_grad", "grad", "is_grad_enabled", "no_grad", "op"]
+
+
+def backward(tensor: Tensor, gradient: Any = None, retain_graph: bool | None = None, create_graph: bool = False) -> None:
+    """Add the derivatives of ``tensor`` to the ``.grad`` of every leaf that it was computed from.
+
+    Args:
+        tensor: usually a loss of one element.
+        gradient: dL/dtensor, of the shape of ``tensor``; may be left out for one element (then it is 1).
+        retain_graph: keep the graph for another pass. Default: the value of ``create_graph``.
+        create_graph: record the backward pass as well, so that it can be differentiated again.
+    """
+    _walk([tensor], [_seed(tensor, gradient)], None, retain_graph, create_graph)
+
+
+def grad(
+    outputs: Tensor | Sequence[Tensor],
+    inputs: Tensor | Sequence[Tensor],
+    grad_outputs: Any = None,
+    retain_graph: bool | None = None,
+    create_graph: bool = False,
+    allow_unused: bool = False,
+) -> tuple[Any, ...]:
+    """The derivatives of the sum of ``outputs`` (each weighted by its ``grad_outputs``) for each of ``inputs``.
+
+    Nothing is added to any ``.grad``. Inputs may be leaves or results of other ops. Returns a tuple of Tensors, with
+    None for an input that the outputs do not depend on if ``allow_unused``, else that is an error.
+    """
+    outs: list[Any] = list(outputs) if isinstance(outputs, list | tuple) else [outputs]
+    ins: list[Any] = list(inputs) if isinstance(inputs, list | tuple) else [inputs]
+    seeds = grad_outputs if isinstance(grad_outputs, list | tuple) else [grad_outputs]
+    if len(seeds) == 1 and len(outs) > 1 and grad_outputs is None:
+        seeds = [None] * len(outs)
+    if len(seeds) != len(outs):
+        raise ValueError(f"grad: {len(outs)} outputs but {len(seeds)} grad_outputs")
+    for i, x in enumerate(ins):
+        if not isinstance(x, Tensor) or not x.requires_grad:
+            raise ValueError(f"grad: inputs[{i}] does not require a gradient (call requires_grad_() before the forward)")
+    found = _walk(outs, [_seed(o, s) for o, s in zip(outs, seeds, strict=True)], ins, retain_graph, create_graph)
+    for i, g in enumerate(found):
+        if g is None and not allow_unused:
+            raise ValueError(f"grad: the outputs do not depend on inputs[{i}]; pass allow_unused=True to get None for it")
+    return tuple(found)
+
+
+def _seed(tensor: Any, gradient: Any) -> Tensor:
+    """The gradient to start from, checked."""
+    if not isinstance(tensor, Tensor):
+        raise TypeError(f"backward: expected a Tensor, got {type(tensor).__name__}")
+    if not tensor.requires_grad:
+        raise ValueError("backward: this Tensor does not depend on anything that requires a gradient")
+    if gradient is None:
+        if tensor.data.size != 1:
+            raise ValueError(
+                f"backward: the Tensor has shape {tensor.shape}; without a gradient argument it must have one element, "
+                "like a loss (use .sum() or .mean(), or pass gradient=)"
+            )
+        return Tensor(array_module(tensor.data).ones(tensor.data.shape, tensor.data.dtype))
+    if not isinstance(gradient, Tensor):
+        gradient = Tensor(array_module(tensor.data).asarray(gradient, dtype=tensor.data.dtype))
+    assert isinstance(gradient, Tensor)
+    if gradient.shape != tensor.shape:
+        raise ValueError(f"backward: the gradient has shape {gradient.shape}, but the Tensor has shape {tensor.shape}")
+    return gradient.to(tensor.dtype)
+
+
+class _Sum:
+    """A gradient in the making: the first term as it came, the sum of more terms in an array of our own."""
+
+    __slots__ = ("owned", "value")
+
+    def __init__(self) -> None:
+        self.value: Any = None
+        self.owned = False
+
+    def add(self, term: Any) -> None:
+        if self.value is None:
+            self.value = term
+        elif self.owned and not isinstance(term, Tensor):
+            self.value += term
+        else:
+            self.value = self.value + term
+            self.owned = getattr(self.value, "ndim", 0) > 0  # NumPy gives numbers, not arrays, for 0-d sums
+
+
+def _walk(
+    roots: list[Tensor], seeds: list[Tensor], targets: list[Tensor] | None, retain: bool | None, recorded: bool
+) -> list[Any]:
+    """The walk itself: newest node first, so that a node is reached after all that used its outputs.
+
+    With ``targets`` returns their gradients, without, adds to the leaves' ``.grad``.
+    """
+    retain = recorded if retain is None else retain
+    pending: dict[Node, list[_Sum]] = {}
+    queue: list[tuple[int, Node]] = []
+    leaves: dict[Tensor, _Sum] = {}
+    captured = _Targets(targets, roots) if targets is not None else None
+
+    def send(edge: Any, gradient: Any) -> None:
+        """Add a gradient to the output (or leaf) at the end of an edge."""
+        if isinstance(edge, Tensor):
+            if captured is None and edge._hooks is None:
+                _accumulate(edge, gradient)  # at once: nothing else has to see the whole sum
+            else:
+                leaves.setdefault(edge, _Sum()).add(gradient)
+            return
+        node, slot = edge
+        if node not in pending:
+            if node.freed:
+                node.check_usable()
+            pending[node] = [_Sum() for _ in node.outputs]
+            heapq.heappush(queue, (-node.number, node))
+        pending[node][slot].add(gradient)
+
+    with Mode("grad_enabled", recorded):
+        for root, seed in zip(roots, seeds, strict=True):
+            send(root if root._node is None else (root._node, root._slot), seed if recorded else seed.data)
+        del seed, seeds
+        while queue:
+            node = heapq.heappop(queue)[1]
+            grads = [_run_hooks(node, slot, total.value) for slot, total in enumerate(pending.pop(node))]
+            if captured is not None:
+                captured.collect(node, grads)
+                wanted = captured.wanted(node)
+            else:
+                wanted = [edge is not None for edge in node.edges]
+            if not any(wanted):
+                continue
+            results = node.gradients(grads, wanted, recorded)
+            if state.anomaly:
+                check_finite(node.op, results, "its backward rule", node)
+            edges = node.edges
+            if not retain:
+                node.free()
+            del grads
+            for k, edge in enumerate(edges):
+                if wanted[k] and results[k] is not None:
+                    send(edge, results[k])
+            del results, edges, node
+        for leaf, total in leaves.items():
+            gradient = _apply_hooks(leaf._hooks, total.value)
+            if captured is None:
+                _accumulate(leaf, gradient)
+            else:
+                captured.collect_leaf(leaf, gradient)
+    return [] if captured is None else captured.results
+
+
+class _Targets:
+    """The inputs that ``grad()`` was asked for: which nodes lead to them, and their gradients as they turn up."""
+
+    def __init__(self, targets: list[Tensor], roots: list[Tensor]) -> None:
+        self.results: list[Any] = [None] * len(targets)
+        self._leaves: dict[Tensor, list[int]] = {}
+        self._slots: dict[Node, list[tuple[int, int]]] = {}
+        for i, target in enumerate(targets):
+            if target._node is None:
+                self._leaves.setdefault(target, []).append(i)
+            else:
+                self._slots.setdefault(target._node, []).append((target._slot, i))
+        self._leading = self._find_leading(roots)
+
+    def _find_leading(self, roots: Iterable[Tensor]) -> set[Node]:
+        """All nodes from which some target is reached, found from the oldest node on."""
+        seen: set[Node] = set()
+        stack = [root._node for root in roots if root._node is not None]
+        while stack:
+            node = stack.pop()
+            if node not in seen:
+                seen.add(node)
+                stack.extend(edge[0] for edge in node.edges if type(edge) is tuple)
+        leading: set[Node] = set()
+        for node in sorted(seen, key=lambda n: n.number):
+            if any(self._leads(edge, leading) for edge in node.edges):
+                leading.add(node)
+        return leading
+
+    def _leads(self, edge: Any, leading: set[Node]) -> bool:
+        if edge is None:
+            return False
+        if isinstance(edge, Tensor):
+            return edge in self._leaves
+        node, slot = edge
+        return node in leading or any(slot == s for s, _ in self._slots.get(node, ()))
+
+    def wanted(self, node: Node) -> list[bool]:
+        return [self._leads(edge, self._leading) for edge in node.edges]
+
+    def collect(self, node: Node, grads: list[Any]) -> None:
+        for slot, i in self._slots.get(node, ()):
+            self.results[i] = _own_tensor(grads[slot])
+
+    def collect_leaf(self, leaf: Tensor, gradient: Any) -> None:
+        for i in self._leaves.get(leaf, ()):
+            self.results[i] = _own_tensor(gradient)
+
+
+def _own_tensor(gradient: Any) -> Any:
+    """A Tensor over a gradient that no other name refers to."""
+    if gradient is None:
+        return None
+    if isinstance(gradient, Tensor):
+        return _tensor.functional.clone(gradient) if gradient.requires_grad else Tensor(gradient.data.copy(order="K"))
+    return Tensor(array_module(gradient).array(gradient, order="K"))
+
+
+def _accumulate(leaf: Tensor, gradient: Any) -> None:
+    """``leaf.grad += gradient``, in an array that belongs to ``leaf.grad`` alone."""
+    if gradient is None:
+        return
+    if leaf.grad is None:
+        leaf.grad = _own_tensor(gradient)
+    elif isinstance(gradient, Tensor):
+        leaf.grad = leaf.grad + gradient
+    else:
+        leaf.grad.memory.check_writable("backward: adding to .grad")
+        leaf.grad.data[...] += gradient
+
+
+def _run_hooks(node: Node, slot: int, gradient: Any) -> Any:
+    """The hooks of one output, then its ``.grad`` if the Tensor asked to retain it."""
+    if gradient is None:
+        return None
+    if node.hooks is not None:
+        gradient = _apply_hooks(node.hooks.get(slot), gradient)
+    if node.retained is not None and slot in node.retained:
+        tensor = node.retained[slot]()
+        if tensor is not None:
+            tensor.grad = _own_tensor(gradient) if tensor.grad is None else tensor.grad + gradient
+    return gradient
+
+
+def _apply_hooks(hooks: dict[int, Callable[[Tensor], Any]] | None, gradient: Any) -> Any:
+    """Each hook gets a copy that it may edit or replace, so that an edit never reaches another path of the graph."""
+    for hook in list((hooks or {}).values()):
+        given = _own_tensor(gradient)
+        replaced = hook(given)
+        if replaced is None:
+            replaced = given
+        if not isinstance(replaced, Tensor) or replaced.shape != given.shape:
+            raise ValueError(f"hook: expected None or a Tensor of shape {given.shape}, got {replaced!r:.80}")
+        gradient = replaced if isinstance(gradient, Tensor) else replaced.data
+    return gradient

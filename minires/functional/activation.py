@@ -1,0 +1,1 @@
+"""Nonlinearities, element by element, and softmax along an axis."""

@@ -1,0 +1,276 @@
+"""Element by element arithmetic, with broadcasting.
+
+No rule here undoes broadcasting: the engine sums a gradient over the axes along which its input was repeated
+(:meth:`minires.tape.Node.gradients`), so each rule is just the derivative from school.
+
+Integers next to floats count as floats of the same precision, and a function of integers is float32, as in PyTorch. (NumPy
+alone would answer float64, and one such number turns a whole float32 network into float64.)
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from minires.device import Array, array_module
+from minires.op import op
+
+__all__ = [
+    "abs", "add", "clamp", "clip", "cos", "div", "exp", "floor_divide", "log", "maximum", "minimum", "mul", "neg", "pow",
+    "remainder", "sin", "sqrt", "sub", "where",
+]  # fmt: skip
+
+
+def floating(input: Any) -> Any:
+    """An array of integers or booleans as float32; anything else as it is."""
+    return input.astype("float32") if getattr(input, "dtype", None) is not None and input.dtype.kind in "iub" else input
+
+
+def _paired(input: Any, other: Any) -> tuple[Any, Any]:
+    """Two operands, where an array of integers takes the dtype of a floating point partner (float32 beside a Python float)."""
+    kinds = _kind(input), _kind(other)
+    if kinds == ("integer", "float"):
+        input = input.astype(getattr(other, "dtype", "float32"))
+    elif kinds == ("float", "integer"):
+        other = other.astype(getattr(input, "dtype", "float32"))
+    return input, other
+
+
+def _kind(operand: Any) -> str:
+    """"integer" for an array of integers or booleans, "float" for floating point arrays and numbers, "" for Python integers."""
+    dtype = getattr(operand, "dtype", None)
+    if dtype is None:
+        return "float" if isinstance(operand, float) else ""
+    return "integer" if dtype.kind in "iub" else "float"
+
+
+@op
+def add(input: Array, other: Array) -> Array:
+    """``input + other``, element by element with broadcasting."""
+    input, other = _paired(input, other)
+    return input + other
+
+
+@add.backward
+def _(dy: Array) -> Any:
+    return dy, dy
+
+
+@op
+def sub(input: Array, other: Array) -> Array:
+    """``input - other``, element by element with broadcasting."""
+    input, other = _paired(input, other)
+    return input - other
+
+
+@sub.backward
+def _(dy: Array, needs: Any) -> Any:
+    return dy, (-dy if needs.other else None)
+
+
+@op
+def mul(input: Array, other: Array) -> Array:
+    """``input * other``, element by element with broadcasting."""
+    input, other = _paired(input, other)
+    return input * other
+
+
+@mul.backward
+def _(dy: Array, input: Array, other: Array, needs: Any) -> Any:
+    return (dy * other if needs.input else None), (dy * input if needs.other else None)
+
+
+@op
+def div(input: Array, other: Array) -> Array:
+    """``input / other``, element by element with broadcasting."""
+    input, other = _paired(input, other)
+    return floating(input) / floating(other)
+
+
+@div.backward
+def _(dy: Array, input: Array, other: Array, needs: Any) -> Any:
+    """d(a/b)/da = 1/b,  d(a/b)/db = -a/b²."""
+    da = dy / other
+    return da, (-da * input / other if needs.other else None)
+
+
+@op
+def neg(input: Array) -> Array:
+    """``-input``."""
+    return -input
+
+
+@neg.backward
+def _(dy: Array) -> Any:
+    return -dy
+
+
+@op
+def pow(input: Array, exponent: Array) -> Array:
+    """``input ** exponent``, element by element with broadcasting."""
+    input, exponent = _paired(input, exponent)
+    return input**exponent
+
+
+@pow.backward
+def _(dy: Array, y: Array, input: Array, exponent: Array, needs: Any) -> Any:
+    """d(aⁿ)/da = n·aⁿ⁻¹,  d(aⁿ)/dn = aⁿ·ln a (taken as 0 where a ≤ 0, as PyTorch does at a = 0)."""
+    da = dn = None
+    if needs.input:
+        if isinstance(exponent, int | float):
+            da = dy * (exponent * input ** (exponent - 1)) if exponent != 0 else dy * 0
+        else:  # 0·a⁻¹ would be NaN at a = 0, so where n is 0 another power stands in
+            da = dy * exponent * input ** where(exponent == 0, exponent, exponent - 1)
+    if needs.exponent:
+        positive = input > 0
+        dn = dy * where(positive, y * log(where(positive, input, exponent * 0 + 1)), exponent * 0)
+    return da, dn
+
+
+@op
+def exp(input: Array) -> Array:
+    """eˣ, element by element."""
+    return array_module(input).exp(floating(input))
+
+
+@exp.backward
+def _(dy: Array, y: Array) -> Any:
+    return dy * y
+
+
+@op
+def log(input: Array) -> Array:
+    """Ln x, element by element (-inf at 0, NaN below)."""
+    return array_module(input).log(floating(input))
+
+
+@log.backward
+def _(dy: Array, input: Array) -> Any:
+    return dy / input
+
+
+@op
+def sqrt(input: Array) -> Array:
+    """√x, element by element (NaN below 0; the derivative at 0 is infinite)."""
+    return array_module(input).sqrt(floating(input))
+
+
+@sqrt.backward
+def _(dy: Array, y: Array) -> Any:
+    return dy / (2 * y)
+
+
+@op
+def sin(input: Array) -> Array:
+    """Sin x, element by element; x in radians."""
+    return array_module(input).sin(floating(input))
+
+
+@sin.backward
+def _(dy: Array, input: Array) -> Any:
+    return dy * cos(input)
+
+
+@op
+def cos(input: Array) -> Array:
+    """Cos x, element by element; x in radians."""
+    return array_module(input).cos(floating(input))
+
+
+@cos.backward
+def _(dy: Array, input: Array) -> Any:
+    return -dy * sin(input)
+
+
+@op
+def abs(input: Array) -> Array:
+    """|x|, element by element; the derivative at 0 is 0."""
+    return array_module(input).where(input < 0, -input, input)  # not np.abs: complex input keeps its imaginary part
+
+
+@abs.backward
+def _(dy: Array, input: Array) -> Any:
+    return where(input < 0, -dy, dy * (input > 0))
+
+
+@op
+def maximum(input: Array, other: Array) -> Array:
+    """The larger of two, element by element with broadcasting; where they tie, each gets half of the gradient."""
+    return array_module(input, other).maximum(*_paired(input, other))
+
+
+@maximum.backward
+def _(dy: Array, input: Array, other: Array, needs: Any) -> Any:
+    return _to_winners(dy, input > other, input == other, needs)
+
+
+@op
+def minimum(input: Array, other: Array) -> Array:
+    """The smaller of two, element by element with broadcasting; where they tie, each gets half of the gradient."""
+    return array_module(input, other).minimum(*_paired(input, other))
+
+
+@minimum.backward
+def _(dy: Array, input: Array, other: Array, needs: Any) -> Any:
+    return _to_winners(dy, input < other, input == other, needs)
+
+
+def _to_winners(dy: Array, first_wins: Any, tie: Any, needs: Any) -> tuple[Any, Any]:
+    """``dy`` where an operand won, half of it where both did, 0 elsewhere."""
+    half = dy * 0.5
+    first = where(tie, half, where(first_wins, dy, 0)) if needs.input else None
+    second = where(tie, half, where(first_wins, 0, dy)) if needs.other else None
+    return first, second
+
+
+@op
+def where(condition: Any, input: Array, other: Array) -> Array:
+    """``input`` where ``condition`` holds, ``other`` elsewhere, with broadcasting. No gradient for the condition."""
+    return array_module(condition, input, other).where(condition, *_paired(input, other))
+
+
+@where.backward
+def _(dy: Array, condition: Any, needs: Any) -> Any:
+    return (where(condition, dy, 0) if needs.input else None), (where(condition, 0, dy) if needs.other else None)
+
+
+@op
+def clamp(input: Array, min: Any = None, max: Any = None) -> Array:
+    """``input`` limited to [min, max]; either bound may be None. The gradient passes inside and at the bounds."""
+    if min is None and max is None:
+        raise ValueError("clamp: at least one of min and max must be given")
+    return array_module(input).clip(input, min, max)
+
+
+@clamp.backward
+def _(dy: Array, input: Array, min: Any, max: Any) -> Any:
+    inside = (input >= min) if min is not None else (input == input)
+    if max is not None:
+        inside = inside & (input <= max)
+    return where(inside, dy, 0)
+
+
+clip = clamp  # NumPy's name, which PyTorch accepts as well
+
+
+@op
+def floor_divide(input: Array, other: Array) -> Array:
+    """⌊a / b⌋, element by element with broadcasting; its derivative is 0."""
+    input, other = _paired(input, other)
+    return input // other
+
+
+@floor_divide.backward
+def _(dy: Array, needs: Any) -> Any:
+    return (dy * 0 if needs.input else None), (dy * 0 if needs.other else None)
+
+
+@op
+def remainder(input: Array, other: Array) -> Array:
+    """A - b·⌊a / b⌋, element by element with broadcasting: the remainder with the sign of ``b``."""
+    input, other = _paired(input, other)
+    return input % other
+
+
+@remainder.backward
+def _(dy: Array, input: Array, other: Array, needs: Any) -> Any:
+    return dy, (-dy * floor_divide(input, other) if needs.other else None)

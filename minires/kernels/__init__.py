@@ -1,0 +1,25 @@
+"""How the few hot loops run fast: the same functions for each kind of device.
+
+Ops call ``kernels.of(x).name(...)``; which implementation that is depends on where ``x`` lives. Tricks (layout, blocks,
+buffers, threads) stay in here, so that the ops above read like their formulas.
+"""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from minires.device import array_module
+from minires.errors import DeviceError
+from minires.kernels import cpu
+
+__all__ = ["of"]
+
+
+def of(array: Any) -> ModuleType:
+    """The kernels for the device on which ``array`` lives."""
+    if array_module(array) is np:
+        return cpu
+    raise DeviceError("kernels: there are no CUDA kernels in this version of minires")

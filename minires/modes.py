@@ -1,0 +1,75 @@
+"""What a thread is doing right now: whether ops are recorded, and whether NaNs are hunted.
+
+Besides the random generators this is the only state that minires keeps outside of objects.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from contextlib import ContextDecorator
+from pathlib import Path
+
+__all__ = ["detect_anomaly", "enable_grad", "is_grad_enabled", "no_grad", "state", "user_line"]
+
+_PACKAGE = str(Path(__file__).parent)
+
+
+class State(threading.local):
+    """What a thread is doing: whether ops are recorded, whether NaNs are hunted, and inside which modules it is."""
+
+    grad_enabled = True
+    anomaly = False
+
+    def __init__(self) -> None:
+        self.modules: list[str] = []
+
+
+state = State()
+
+
+class Mode(ContextDecorator):
+    """Sets one attribute of ``state`` for a ``with`` block or a decorated function."""
+
+    def __init__(self, attribute: str, value: bool) -> None:
+        self._attribute, self._value = attribute, value
+        self._before: list[bool] = []
+
+    def __enter__(self) -> None:
+        self._before.append(getattr(state, self._attribute))
+        setattr(state, self._attribute, self._value)
+
+    def __exit__(self, *error: object) -> None:
+        setattr(state, self._attribute, self._before.pop())
+
+
+def no_grad() -> Mode:
+    """Context manager or decorator: ops inside are not recorded, so they keep nothing for a backward pass."""
+    return Mode("grad_enabled", False)
+
+
+def enable_grad() -> Mode:
+    """Context manager or decorator: ops inside are recorded, also within ``no_grad()``."""
+    return Mode("grad_enabled", True)
+
+
+def is_grad_enabled() -> bool:
+    """Whether ops on Tensors that require a gradient are being recorded."""
+    return state.grad_enabled
+
+
+def detect_anomaly() -> Mode:
+    """Context manager or decorator: raise :class:`AnomalyError` at the op that first makes a NaN or an infinity.
+
+    The error names the op, the path of the module it was called in, and the line of the caller's code, in the forward
+    pass as well as in a backward pass over a graph that was recorded inside. Slow: every array is looked at.
+    """
+    return Mode("anomaly", True)
+
+
+def user_line() -> str:
+    """File and line of the innermost caller outside this package."""
+    frame = sys._getframe(1)
+    while frame is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+        frame = frame.f_back  # type: ignore[assignment]
+    return f"{frame.f_code.co_filename}:{frame.f_lineno}" if frame is not None else ""

@@ -1,0 +1,128 @@
+"""All parameters of an optimiser in one flat array, so that an update is a few passes over memory and nothing more.
+
+A network has hundreds of small weights; updating each on its own costs more in Python calls than in arithmetic. Here
+each parameter's ``.data`` becomes a view of one flat array, and an update walks that array in blocks that stay in the
+processor's cache: the gradients of a block are gathered, then the rule of the optimiser runs on the block in place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from minires.device import array_module
+from minires.tensor import Tensor
+
+__all__ = ["FlatBuffer"]
+
+BLOCK = 1 << 15  # elements: 128 KiB each of weights, gradients and state in float32
+
+#: ``update(steps, weight, gradient, scratch, state)`` changes a block of weights and state in place. ``steps`` counts
+#: this update too (the first is 1); ``gradient`` and ``scratch`` are its to overwrite.
+Update = Callable[[int, Any, Any, Any, dict[str, Any]], None]
+
+
+class FlatBuffer:
+    """Parameters of one dtype on one device, kept in one flat array together with the optimiser's state for them.
+
+    Attributes:
+        parameters: the parameters, in the order in which they lie in the array.
+        data: (total,) the flat array of weights, writable.
+        state: name → (total,) the optimiser's own numbers for each weight.
+        steps: the updates that each parameter has had (one without a gradient is left out of an update).
+    """
+
+    def __init__(self, parameters: Sequence[Tensor], state_names: Sequence[str]) -> None:
+        self.parameters = list(parameters)
+        self.steps = [0] * len(self.parameters)
+        sizes = [parameter.data.size for parameter in self.parameters]
+        self.ends = [int(end) for end in np.cumsum(sizes)]
+        self.starts = [end - size for end, size in zip(self.ends, sizes, strict=True)]
+        first = self.parameters[0].data
+        self._xp = array_module(first)
+        self.data = self._xp.empty(self.ends[-1], first.dtype)[:]  # the view stays writable when the array is locked
+        self.state = {name: self._xp.zeros(self.ends[-1], first.dtype) for name in state_names}
+        block = min(self.ends[-1], BLOCK if self._xp is np else self.ends[-1])
+        self._gradient = self._xp.empty(block, first.dtype)
+        self._scratch = self._xp.empty(block, first.dtype)
+        self._orders = [_memory_order(parameter.data) for parameter in self.parameters]
+        self._views = [self.part(self.data, i) for i in range(len(self.parameters))]
+        self._adopted: list[Any] = [None] * len(self.parameters)
+        self.adopt()
+
+    def part(self, flat: Any, i: int) -> Any:
+        """The piece of a flat array that belongs to parameter i, as a view in the parameter's shape and layout."""
+        order = self._orders[i]
+        shape = self.parameters[i].data.shape
+        piece = flat[self.starts[i] : self.ends[i]].reshape([shape[axis] for axis in order])
+        return piece.transpose([order.index(axis) for axis in range(len(order))])
+
+    def adopt(self) -> None:
+        """Make each parameter a view of the flat array. One whose ``.data`` was replaced meanwhile brings its values."""
+        for i, parameter in enumerate(self.parameters):
+            if parameter.data is self._adopted[i]:
+                continue
+            values = parameter.data
+            if values.shape != self._views[i].shape or values.dtype != self.data.dtype or array_module(values) is not self._xp:
+                raise ValueError(
+                    f"optimizer: parameter {i} is now {values.dtype} {values.shape} on {parameter.device}, it was "
+                    f"{self.data.dtype} {self._views[i].shape}; make a new optimizer after moving or changing a model"
+                )
+            self._views[i][...] = values
+            parameter.data = self._adopted[i] = self._views[i]
+
+    def apply(self, update: Update) -> None:
+        """Run an update on every parameter that has a gradient."""
+        self.adopt()
+        with self.parameters[0].memory.announced_change():
+            for first, last in self._runs():
+                for i in range(first, last):
+                    self.steps[i] += 1
+                flats = [self._flat_gradient(i) for i in range(first, last)]
+                for start, stop in self._blocks(first, last):
+                    gradient = self._gradient[: stop - start]
+                    self._gather(flats, first, start, stop, gradient)
+                    state = {name: values[start:stop] for name, values in self.state.items()}
+                    update(self.steps[first], self.data[start:stop], gradient, self._scratch[: stop - start], state)
+
+    def _runs(self) -> Iterator[tuple[int, int]]:
+        """Stretches [first, last) of neighbours that all have a gradient and as many updates behind them."""
+        first, count = 0, len(self.parameters)
+        while first < count:
+            last = first
+            while last < count and self.parameters[last].grad is not None and self.steps[last] == self.steps[first]:
+                last += 1
+            if last > first:
+                yield first, last
+            first = max(last, first + 1)
+
+    def _blocks(self, first: int, last: int) -> Iterator[tuple[int, int]]:
+        begin, end = self.starts[first], self.ends[last - 1]
+        for start in range(begin, end, len(self._gradient)):
+            yield start, min(start + len(self._gradient), end)
+
+    def _flat_gradient(self, i: int) -> Any:
+        """The gradient of parameter i in the order of the parameter's memory: a view, unless it lies otherwise."""
+        gradient = self.parameters[i].grad
+        assert gradient is not None
+        if gradient.shape != self._views[i].shape:
+            raise ValueError(f"optimizer: parameter {i} has shape {self._views[i].shape}, its .grad has {gradient.shape}")
+        return gradient.data.transpose(self._orders[i]).reshape(-1)
+
+    def _gather(self, flats: list[Any], first: int, start: int, stop: int, out: Any) -> None:
+        """Copy the gradients of the weights [start, stop) into ``out``."""
+        i = int(np.searchsorted(self.ends, start, side="right"))
+        while i < len(self.ends) and self.starts[i] < stop:
+            low, high = max(start, self.starts[i]), min(stop, self.ends[i])
+            if high > low:
+                out[low - start : high - start] = flats[i - first][low - self.starts[i] : high - self.starts[i]]
+            i += 1
+
+
+def _memory_order(array: Any) -> list[int]:
+    """The axes from the slowest to the fastest in memory, so that the flat array keeps a parameter's layout."""
+    if array.flags.c_contiguous:
+        return list(range(array.ndim))
+    return sorted(range(array.ndim), key=lambda axis: -abs(array.strides[axis]))

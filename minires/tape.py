@@ -1,0 +1,259 @@
+"""The tape: what one recorded call of an op leaves behind for the backward pass.
+
+Nodes point from outputs to inputs only, to parent *nodes* or leaf Tensors, never to intermediate Tensors. So there are no
+reference cycles, an intermediate array lives only if some rule names it, and reference counting alone frees everything.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from minires import tensor as _tensor
+from minires.device import array_module
+from minires.errors import AnomalyError, FreedGraphError, InPlaceError, MissingRuleError
+from minires.memory import Memory
+from minires.modes import enable_grad, state, user_line
+from minires.tensor import Tensor
+
+if TYPE_CHECKING:
+    from minires.op import Op
+
+__all__ = ["Node", "check_finite"]
+
+_numbers = itertools.count()
+
+
+class Node:
+    """One recorded call of an op: where its inputs came from, and what its rule needs.
+
+    Attributes:
+        edges: for every input in order (sequences flattened) ``(parent node, output number)``, a leaf Tensor, or None
+            where no gradient is wanted.
+        kept: name → value for what the rule names.
+    """
+
+    __slots__ = (
+        "__weakref__", "caller", "edges", "freed", "hooks", "kept", "locks", "number", "op", "outputs", "path", "retained",
+        "specs", "versions",
+    )  # fmt: skip
+
+    def __init__(self, op: Op[Any], values: list[Any]) -> None:
+        self.op = op
+        self.number = next(_numbers)
+        self.edges: list[Any] = []
+        self.specs: list[Any] = []
+        for i in op.inputs:
+            for value in _as_list(values[i]):
+                if isinstance(value, Tensor) and value.requires_grad:
+                    self.edges.append(value if value._node is None else (value._node, value._slot))
+                    self.specs.append((value.data.shape, value.data.dtype))
+                else:
+                    self.edges.append(None)
+                    self.specs.append(None)
+        self.kept: dict[str, Any] = {}
+        self.locks: list[Memory] = []
+        self.versions: list[tuple[Memory, int]] = []
+        self.outputs: tuple[Any, ...] = ()
+        self.hooks: dict[int, dict[int, Callable[[Tensor], Any]]] | None = None
+        self.retained: dict[int, Any] | None = None  # output number -> weak reference to the Tensor that wants .grad
+        self.freed = False
+        self.caller, self.path = ("", "")
+        if state.anomaly:
+            self.caller, self.path = user_line(), ".".join(state.modules)
+
+    def keep(self, values: list[Any], arrays: list[Any], tensors: tuple[Tensor, ...], intermediates: dict[str, Any]) -> None:
+        """Keep what the rule names, and lock it against changes in place."""
+        op = self.op
+        self.outputs = tuple((t.data.shape, t.data.dtype, array_module(t.data)) for t in tensors)
+        wanted = op.wanted if op.defined is None else (*op.wanted, *op.parameters)
+        for name in wanted:
+            if name in self.kept or name in ("dy", "needs"):
+                continue
+            if name == "y":
+                self.kept[name] = tuple(t.data for t in tensors) if len(tensors) > 1 else tensors[0].data
+                for tensor in tensors:
+                    self._lock(tensor)
+            elif name in op.parameters:
+                i = op.parameters.index(name)
+                self.kept[name] = arrays[i]
+                for value in _as_list(values[i]):
+                    if isinstance(value, Tensor):
+                        self._lock(value)
+            elif name in intermediates:
+                self.kept[name] = intermediates[name]
+            elif name.endswith("_shape") and name[:-6] in op.parameters:
+                self.kept[name] = np.shape(arrays[op.parameters.index(name[:-6])])
+            else:
+                raise TypeError(f"{op.name}: its rule asks for '{name}', but that is no parameter and not in Saved")
+
+    def _lock(self, tensor: Tensor) -> None:
+        memory = tensor.memory
+        memory.lock(tensor.data, self.op.name)
+        self.locks.append(memory)
+        self.versions.append((memory, memory.version))
+
+    def free(self) -> None:
+        """Let go of everything that the rule kept, and of the parents."""
+        locks, self.locks = self.locks, []
+        for memory in locks:
+            memory.release(self.op.name)
+        self.kept, self.edges, self.versions = {}, [], []
+        self.freed = True
+
+    def __del__(self) -> None:
+        for memory in self.locks:
+            memory.release(self.op.name)
+
+    # -------------------------------------------------------------------------------- running the rule
+
+    def gradients(self, grads: list[Any], wanted: list[bool], recorded: bool) -> list[Any]:
+        """The gradient of every input (flattened), given those of the outputs. None where none is wanted."""
+        self.check_usable()
+        grads = [self._zeros(i, recorded) if g is None else g for i, g in enumerate(grads)]
+        dy = tuple(grads) if len(grads) > 1 else grads[0]
+        if recorded and self.op.defined is not None:
+            return self._differentiate_definition(dy, wanted)
+        rule = self.op.rule
+        if rule is None:
+            raise MissingRuleError(f"{self.op.name}: this op has no backward rule, but a gradient has to pass through it")
+        kept = self._as_tensors() if recorded else self.kept
+        arguments = [
+            dy if name == "dy" else self._needs(wanted) if name == "needs" else kept[name] for name in self.op.wanted
+        ]
+        return self._flatten(rule(*arguments), wanted)
+
+    def check_usable(self) -> None:
+        """Raise if the graph was freed, or if an array that was kept has changed since."""
+        if self.freed:
+            raise FreedGraphError(
+                f"backward() has been here before: what {self.op.name} kept for its gradient was freed by the first pass. "
+                "Run the forward pass again, or call the first backward() with retain_graph=True."
+            )
+        for memory, version in self.versions:
+            if memory.version != version:
+                raise InPlaceError(
+                    f"{self.op.name}: an array that it needs for its gradient was changed (an optimiser's step, or loaded "
+                    "weights) after it had been recorded. Run the forward pass again after the change."
+                )
+
+    def _zeros(self, slot: int, recorded: bool) -> Any:
+        shape, dtype, xp = self.outputs[slot]
+        zeros = xp.zeros(shape, dtype)
+        return Tensor(zeros) if recorded else zeros
+
+    def _needs(self, wanted: list[bool]) -> SimpleNamespace:
+        """``wanted`` by input name; a list for an input that is a sequence."""
+        flags = iter(wanted)
+        names: dict[str, Any] = {}
+        for i in self.op.inputs:  # an op has one sequence at most, its last input, and that takes all flags that are left
+            names[self.op.parameters[i]] = list(flags) if i in self.op.sequences else next(flags)
+        return SimpleNamespace(**names)
+
+    def _as_tensors(self) -> dict[str, Any]:
+        """What was kept, as Tensors that know where they came from (for a recorded backward pass)."""
+        kept, edges = dict(self.kept), iter(self.edges)
+        for i in self.op.inputs:
+            name = self.op.parameters[i]
+            own_edges = list(edges) if i in self.op.sequences else [next(edges)]
+            if name in kept:
+                attached = [_reattach(v, e) for v, e in zip(_as_list(kept[name]), own_edges, strict=True)]
+                kept[name] = attached if i in self.op.sequences else attached[0]
+        if "y" in kept:
+            y = kept["y"]
+            outputs = tuple(_reattach(v, (self, i)) for i, v in enumerate(y if type(y) is tuple else (y,)))
+            kept["y"] = outputs if type(y) is tuple else outputs[0]
+        return kept
+
+    def _differentiate_definition(self, dy: Any, wanted: list[bool]) -> list[Any]:
+        """The gradients as Tensors, by recording the op's definition on its inputs and walking back over that."""
+        from minires.autograd import grad  # the walk imports the tape, so the tape imports the walk only here
+
+        kept = self._as_tensors()
+        inputs: list[Any] = []
+        assert self.op.defined is not None
+        for i in self.op.inputs:
+            name = self.op.parameters[i]
+            if kept[name] is None:
+                inputs.append(None)
+                continue
+            # An identity node in front of each input ends the walk there; what lies behind is walked by the outer pass.
+            kept[name] = _tensor.functional.clone(kept[name])
+            inputs.append(kept[name])
+        with enable_grad():
+            out = self.op.defined(*(kept[name] for name in self.op.parameters))
+        chosen = [x for x, want in zip(inputs, wanted, strict=True) if want]
+        found = iter(grad(out, chosen, dy, create_graph=True, allow_unused=True))
+        return [next(found) if want else None for want in wanted]
+
+    def _flatten(self, result: Any, wanted: list[bool]) -> list[Any]:
+        """One gradient an input, in order; checks that the rule returned as many as there are inputs."""
+        op = self.op
+        parts = list(result) if len(op.inputs) > 1 and isinstance(result, tuple) else [result]
+        if len(parts) != len(op.inputs):
+            names = ", ".join(op.parameters[i] for i in op.inputs)
+            raise TypeError(f"{op.name}: its rule returned {len(parts)} gradient(s), expected one for each of: {names}")
+        flat: list[Any] = []
+        for i, part in zip(op.inputs, parts, strict=True):
+            flat.extend(part if i in op.sequences else [part])
+        if len(flat) != len(wanted):
+            raise TypeError(f"{op.name}: its rule returned {len(flat)} gradients for {len(wanted)} inputs")
+        return [
+            self._fit(g, spec, k) if want and g is not None else None
+            for k, (g, want, spec) in enumerate(zip(flat, wanted, self.specs, strict=True))
+        ]
+
+    def _fit(self, gradient: Any, spec: tuple[tuple[int, ...], Any], number: int) -> Any:
+        """Undo broadcasting, and give the gradient the dtype of its input."""
+        shape, dtype = spec
+        if gradient.shape != shape:
+            if not _broadcasts(shape, gradient.shape):
+                raise ValueError(
+                    f"{self.op.name}: its rule returned a gradient of shape {tuple(gradient.shape)} for input number "
+                    f"{number}, which has shape {shape}"
+                )
+            gradient = _tensor.functional.sum_to_size(gradient, shape)
+        if gradient.dtype != dtype:
+            gradient = _tensor.functional.cast(gradient, dtype)
+        return gradient
+
+
+def _reattach(value: Any, edge: Any) -> Any:
+    """A kept array as the Tensor it was: the leaf itself, an output of its node, or a constant."""
+    if edge is None or isinstance(value, int | float | complex) or value is None:
+        return Tensor(value) if hasattr(value, "dtype") else value
+    if isinstance(edge, Tensor):
+        return edge
+    node, slot = edge
+    return Tensor._from_op(value, node, slot)
+
+
+def _broadcasts(small: tuple[int, ...], large: tuple[int, ...]) -> bool:
+    offset = len(large) - len(small)
+    return offset >= 0 and all(s in (1, n) for s, n in zip(small, large[offset:], strict=True))
+
+
+def check_finite(op: Op[Any], arrays: Iterable[Any], where: str, node: Node | None) -> None:
+    """Raise AnomalyError if one of ``arrays`` (None and integers are passed over) holds a NaN or an infinity."""
+    for array in arrays:
+        array = array.data if isinstance(array, Tensor) else array
+        if array is None or getattr(getattr(array, "dtype", None), "kind", "") not in "fc":
+            continue
+        xp = array_module(array)
+        if not bool(xp.isfinite(array).all()):
+            kind = "NaN" if bool(xp.isnan(array).any()) else "infinity"
+            caller = node.caller if node is not None else user_line()
+            path = node.path if node is not None else ".".join(state.modules)
+            raise AnomalyError(
+                f"{op.name}: {where} made the first {kind}, in an array of shape {tuple(array.shape)}"
+                + (f"\n  in module: {path}" if path else "")
+                + (f"\n  called at {caller}" if caller else "")
+            )
+
+
+def _as_list(value: Any) -> list[Any]:
+    return value if type(value) is list else [value]

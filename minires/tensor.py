@@ -1,0 +1,576 @@
+"""Tensor: an array that remembers which op made it.
+
+The class itself knows no mathematics. Operators and methods call the ops in :mod:`minires.functional`; the backward pass
+is in :mod:`minires.autograd`. Names, argument order and defaults are PyTorch's.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol, TypeVar, cast
+
+import numpy as np
+
+from minires.device import array_module, device_of
+from minires.memory import Memory, memory_of_foreign
+
+__all__ = ["Tensor"]
+
+_T = TypeVar("_T", bound="Tensor")
+Dims = int | Sequence[int] | None
+
+
+class _Functional(Protocol):
+    def __getattr__(self, name: str) -> Callable[..., Tensor]: ...
+
+
+#: minires.functional hands itself over here when it is imported, so that this module imports nothing above it.
+functional: _Functional = cast(_Functional, None)
+
+
+def _delegate(name: str) -> Callable[..., Tensor]:
+    """A method that calls the op ``name``."""
+
+    def method(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        return cast(Tensor, getattr(functional, name)(self, *args, **kwargs))
+
+    method.__name__ = name
+    method.__qualname__ = f"Tensor.{name}"
+    method.__doc__ = f"As :func:`minires.functional.{name}` with this Tensor as the first argument."
+    return method
+
+
+
+class Tensor:
+    """An n-dimensional array with a gradient.
+
+    Args:
+        data: a NumPy or CuPy array, used as it is (not copied). To make a Tensor from lists or numbers, or from a copy,
+            call :func:`tensor`.
+        requires_grad: collect derivatives with respect to this Tensor in ``.grad``. Floating point (or complex) only.
+
+    Attributes:
+        data: the raw array. A write to it while an op needs it for its gradient is refused.
+        grad: the derivative collected by ``backward()``, a Tensor of the same shape, or None.
+    """
+
+    __slots__ = ("__weakref__", "_array", "_hooks", "_memory", "_node", "_requires_grad", "_slot", "grad")
+
+    # Makes NumPy leave ``array * tensor`` to Tensor.__rmul__.
+    __array_ufunc__ = None
+
+    def __init__(self, data: Any, requires_grad: bool = False) -> None:
+        if isinstance(data, np.generic):
+            data = np.asarray(data)
+        if not isinstance(data, np.ndarray) and array_module(data) is np:
+            raise TypeError(f"Tensor: expected a NumPy or CuPy array, got {type(data).__name__} (use minires.tensor())")
+        if data.dtype.kind not in "fciub":
+            raise TypeError(f"Tensor: dtype {data.dtype} is not supported; expected numbers or booleans")
+        self._array = data
+        self._node: Any = None
+        self._slot = 0
+        self._memory: Memory | None = None
+        self._hooks: dict[int, Callable[[Tensor], Any]] | None = None
+        self._requires_grad = False
+        self.grad: Tensor | None = None
+        if requires_grad:
+            self.requires_grad = True
+
+    @classmethod
+    def _from_op(cls, array: Any, node: Any, slot: int) -> Tensor:
+        """The output number ``slot`` of ``node`` (None: a constant), without the checks of the constructor."""
+        self = Tensor.__new__(Tensor)
+        self._array = array
+        self._node, self._slot = node, slot
+        self._memory = self._hooks = self.grad = None
+        self._requires_grad = node is not None
+        return self
+
+    # -------------------------------------------------------------------------------- what it is
+
+    @property
+    def data(self) -> Any:
+        """The raw NumPy or CuPy array."""
+        return self._array
+
+    @data.setter
+    def data(self, array: Any) -> None:
+        array = raw(array)
+        if self._requires_grad and array.dtype.kind not in "fc":
+            raise TypeError(f"data: a Tensor that requires a gradient cannot hold dtype {array.dtype}")
+        self._array, self._memory = array, None
+
+    @property
+    def memory(self) -> Memory:
+        """The lock shared by all Tensors over the same memory."""
+        if self._memory is None:
+            self._memory = memory_of_foreign(self._array) if self._node is None else Memory(self._array)
+        return self._memory
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Sizes of the axes."""
+        return cast("tuple[int, ...]", self._array.shape)
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+        return cast(int, self._array.ndim)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """NumPy's dtype of the elements."""
+        return cast("np.dtype[Any]", self._array.dtype)
+
+    @property
+    def device(self) -> str:
+        """``"cpu"``, or ``"cuda:0"`` and so on."""
+        return device_of(self._array)
+
+    @property
+    def requires_grad(self) -> bool:
+        """Whether derivatives with respect to this Tensor are wanted."""
+        return self._requires_grad
+
+    @requires_grad.setter
+    def requires_grad(self, value: bool) -> None:
+        if value and self.dtype.kind not in "fc":
+            raise ValueError(f"requires_grad: only floating point Tensors have derivatives, this one is {self.dtype}")
+        if not value and self._node is not None:
+            raise ValueError("requires_grad: the result of an op cannot be switched off; use x.detach()")
+        self._requires_grad = bool(value)
+
+    @property
+    def is_leaf(self) -> bool:
+        """True if no recorded op made it."""
+        return self._node is None
+
+    @property
+    def grad_fn(self) -> Any:
+        """The node of the graph that made it, or None for a leaf."""
+        return self._node
+
+    def size(self, dim: int | None = None) -> Any:
+        """The shape, or the size of one axis."""
+        return self.shape if dim is None else self.shape[dim]
+
+    def dim(self) -> int:
+        """Number of axes."""
+        return self.ndim
+
+    def numel(self) -> int:
+        """Number of elements."""
+        return int(self._array.size)
+
+    def __len__(self) -> int:
+        if not self.ndim:
+            raise TypeError("len() of a Tensor with no axes")
+        return self.shape[0]
+
+    def __iter__(self) -> Iterator[Tensor]:
+        if not self.ndim:
+            raise TypeError("iteration over a Tensor with no axes")
+        return (self[i] for i in range(self.shape[0]))
+
+    def __repr__(self) -> str:
+        from minires.display import tensor_text
+
+        return tensor_text(self)
+
+    def _repr_html_(self) -> str:
+        from minires.display import tensor_html
+
+        return tensor_html(self)
+
+    def __deepcopy__(self: _T, memo: dict[int, Any]) -> _T:
+        """A leaf with memory of its own, in the same memory layout, without gradient, hooks and locks."""
+        if self._node is not None:
+            raise ValueError("deepcopy: only leaves can be copied, this Tensor is the result of a recorded op; detach() it first")
+        out = type(self)(array_module(self._array).array(self._array, order="K"), self._requires_grad)
+        memo[id(self)] = out
+        return out
+
+    # -------------------------------------------------------------------------------- leaving the graph
+
+    def numpy(self) -> np.ndarray[Any, Any]:
+        """The values as a read-only NumPy array over the same memory (call ``.copy()`` on it to write)."""
+        if array_module(self._array) is not np:
+            raise TypeError(f"numpy: this Tensor is on {self.device}; use x.cpu().numpy()")
+        view = self._array.view()
+        view.flags.writeable = False
+        return cast("np.ndarray[Any, Any]", view)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
+        array = self.numpy()
+        if copy or (dtype is not None and array.dtype != dtype):
+            return array.astype(dtype or array.dtype)
+        return array
+
+    def item(self) -> Any:
+        """The one element as a Python number."""
+        if self.numel() != 1:
+            raise ValueError(f"item: only a Tensor of one element has one value, this one has shape {self.shape}")
+        return self._array.item()
+
+    def tolist(self) -> Any:
+        """The values as nested lists of Python numbers."""
+        return self._array.tolist()
+
+    def detach(self) -> Tensor:
+        """A Tensor over the same memory that is no part of the graph."""
+        out = Tensor(self._array)
+        out._memory = self.memory
+        return out
+
+    def to(self, *targets: Any) -> Tensor:
+        """On another device and/or with another dtype: ``to("cuda")``, ``to(np.float64)``, ``to("cuda", np.float64)``.
+
+        Returns itself if nothing changes. The gradient finds its way back.
+        """
+        out: Tensor = self
+        for target in targets:
+            if isinstance(target, str) and target.partition(":")[0] in ("cpu", "cuda"):
+                if target != out.device and not (target == "cuda" and out.device.startswith("cuda")):
+                    out = functional.to_device(out, target)
+            elif np.dtype(target) != out.dtype:
+                out = functional.cast(out, np.dtype(target))
+        return out
+
+    def cpu(self) -> Tensor:
+        """On the CPU."""
+        return self.to("cpu")
+
+    def cuda(self) -> Tensor:
+        """On the GPU."""
+        return self.to("cuda")
+
+    def float(self) -> Tensor:
+        """As float32."""
+        return self.to(np.float32)
+
+    def double(self) -> Tensor:
+        """As float64."""
+        return self.to(np.float64)
+
+    def long(self) -> Tensor:
+        """As int64."""
+        return self.to(np.int64)
+
+    def bool(self) -> Tensor:
+        """As booleans."""
+        return self.to(np.bool_)
+
+    def __bool__(self) -> Any:
+        if self.numel() != 1:
+            raise ValueError(f"bool: a Tensor of shape {self.shape} is neither true nor false; use (x > 0).all() or .any()")
+        return bool_(self._array.item())
+
+    def __float__(self) -> Any:
+        return float_(self.item())
+
+    def __int__(self) -> int:
+        return int(self.item())
+
+    def __index__(self) -> int:
+        if self.dtype.kind not in "iub":
+            raise TypeError(f"only integer Tensors can be used as an index, this one is {self.dtype}")
+        return int(self.item())
+
+    def __format__(self, spec: str) -> str:
+        return format(self.item(), spec) if spec else str(self)
+
+    # -------------------------------------------------------------------------------- gradients
+
+    def backward(self, gradient: Any = None, retain_graph: Any = None, create_graph: Any = False) -> None:
+        """Add the derivatives of this Tensor to ``.grad`` of all leaves; see :func:`minires.autograd.backward`."""
+        from minires.autograd import backward  # the walk needs Tensor, so the import waits until here
+
+        backward(self, gradient, retain_graph, create_graph)
+
+    def requires_grad_(self: _T, requires_grad: Any = True) -> _T:
+        """Switch the collection of derivatives on or off; returns itself."""
+        self.requires_grad = requires_grad
+        return self
+
+    def retain_grad(self) -> None:
+        """Keep ``.grad`` also for this Tensor, although it is the result of an op."""
+        if not self._requires_grad:
+            raise ValueError("retain_grad: this Tensor does not require a gradient")
+        if self._node is not None:
+            if self._node.retained is None:
+                self._node.retained = {}
+            self._node.retained[self._slot] = weakref.ref(self)
+
+    def register_hook(self, hook: Callable[[Tensor], Any]) -> Callable[[], None]:
+        """Call ``hook(gradient)`` when the gradient of this Tensor is complete.
+
+        The hook may return a new gradient, or edit its argument in place (it is a copy). Returns a function that removes
+        the hook.
+        """
+        if not self._requires_grad:
+            raise ValueError("register_hook: this Tensor does not require a gradient")
+        if self._node is None:
+            if self._hooks is None:
+                self._hooks = {}
+            hooks = self._hooks
+        else:
+            if self._node.hooks is None:
+                self._node.hooks = {}
+            hooks = self._node.hooks.setdefault(self._slot, {})
+        key = max(hooks, default=-1) + 1
+        hooks[key] = hook
+        return lambda: hooks.pop(key, None) and None
+
+    # -------------------------------------------------------------------------------- changes in place
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        self._check_in_place("x[...] = value")
+        index = tuple(raw(i) for i in index) if isinstance(index, tuple) else raw(index)
+        self._array[index] = raw(value)
+
+    def copy_(self: _T, source: Any) -> _T:
+        """Overwrite the values with those of ``source`` (broadcast to this shape); returns itself."""
+        self._check_in_place("copy_")
+        self._array[...] = raw(source)
+        return self
+
+    def fill_(self: _T, value: Any) -> _T:
+        """Overwrite every element with ``value``; returns itself."""
+        return self.copy_(value)
+
+    def zero_(self: _T) -> _T:
+        """Overwrite every element with 0; returns itself."""
+        return self.copy_(0)
+
+    def _check_in_place(self, what: str) -> None:
+        from minires.autograd import is_grad_enabled
+
+        if self._node is not None or (self._requires_grad and is_grad_enabled()):
+            raise ValueError(
+                f"{what}: changes in place are not recorded, so a Tensor that requires a gradient cannot be changed so. "
+                "Use where() or arithmetic, or do it under no_grad() if it is a leaf."
+            )
+        self.memory.check_writable(what)
+
+    def assign(self, source: Any) -> None:
+        """Overwrite the values in an *announced* way, as optimisers and ``load_state_dict`` do.
+
+        Allowed while a graph still needs the old values; that graph's backward pass then raises.
+        """
+        with self.memory.announced_change():
+            self._array[...] = raw(source)
+
+    # -------------------------------------------------------------------------------- operators
+
+    def __add__(self, other: Any) -> Tensor:
+        return functional.add(self, other)
+
+    def __radd__(self, other: Any) -> Tensor:
+        return functional.add(other, self)
+
+    def __sub__(self, other: Any) -> Tensor:
+        return functional.sub(self, other)
+
+    def __rsub__(self, other: Any) -> Tensor:
+        return functional.sub(other, self)
+
+    def __mul__(self, other: Any) -> Tensor:
+        return functional.mul(self, other)
+
+    def __rmul__(self, other: Any) -> Tensor:
+        return functional.mul(other, self)
+
+    def __truediv__(self, other: Any) -> Tensor:
+        return functional.div(self, other)
+
+    def __rtruediv__(self, other: Any) -> Tensor:
+        return functional.div(other, self)
+
+    def __pow__(self, other: Any) -> Tensor:
+        return functional.pow(self, other)
+
+    def __rpow__(self, other: Any) -> Tensor:
+        return functional.pow(other, self)
+
+    def __floordiv__(self, other: Any) -> Tensor:
+        return functional.floor_divide(self, other)
+
+    def __rfloordiv__(self, other: Any) -> Tensor:
+        return functional.floor_divide(other, self)
+
+    def __mod__(self, other: Any) -> Tensor:
+        return functional.remainder(self, other)
+
+    def __rmod__(self, other: Any) -> Tensor:
+        return functional.remainder(other, self)
+
+    def __matmul__(self, other: Any) -> Tensor:
+        return functional.matmul(self, other)
+
+    def __rmatmul__(self, other: Any) -> Tensor:
+        return functional.matmul(other, self)
+
+    def __neg__(self) -> Tensor:
+        return functional.neg(self)
+
+    def __pos__(self) -> Tensor:
+        return self
+
+    def __abs__(self) -> Tensor:
+        return functional.abs(self)
+
+    def __invert__(self) -> Tensor:
+        return Tensor(~self._array)
+
+    def __eq__(self, other: Any) -> Tensor:  # type: ignore[override]
+        return _compare(self, other, "__eq__")
+
+    def __ne__(self, other: Any) -> Tensor:  # type: ignore[override]
+        return _compare(self, other, "__ne__")
+
+    def __lt__(self, other: Any) -> Tensor:
+        return _compare(self, other, "__lt__")
+
+    def __le__(self, other: Any) -> Tensor:
+        return _compare(self, other, "__le__")
+
+    def __gt__(self, other: Any) -> Tensor:
+        return _compare(self, other, "__gt__")
+
+    def __ge__(self, other: Any) -> Tensor:
+        return _compare(self, other, "__ge__")
+
+    def __and__(self, other: Any) -> Tensor:
+        return _compare(self, other, "__and__")
+
+    def __or__(self, other: Any) -> Tensor:
+        return _compare(self, other, "__or__")
+
+    def __xor__(self, other: Any) -> Tensor:
+        return _compare(self, other, "__xor__")
+
+    __hash__ = object.__hash__
+
+    def __getitem__(self, index: Any) -> Tensor:
+        return functional.getitem(self, index)
+
+    # -------------------------------------------------------------------------------- methods with more than a name
+
+    @property
+    def T(self) -> Tensor:
+        """All axes in reverse order."""
+        return functional.permute(self, tuple(reversed(range(self.ndim))))
+
+    @property
+    def mT(self) -> Tensor:
+        """The last two axes swapped."""
+        return functional.transpose(self, -2, -1)
+
+    def reshape(self, *shape: Any) -> Tensor:
+        """The same elements with another shape; one size may be -1."""
+        return functional.reshape(self, _sizes(shape))
+
+    def view(self, *shape: Any) -> Tensor:
+        """As :meth:`reshape` (a copy is made where the memory layout asks for one)."""
+        return functional.reshape(self, _sizes(shape))
+
+    def permute(self, *dims: Any) -> Tensor:
+        """Axes in another order."""
+        return functional.permute(self, _sizes(dims))
+
+    def expand(self, *shape: Any) -> Tensor:
+        """Axes of size 1 repeated, without a copy; -1 keeps a size."""
+        return functional.expand(self, _sizes(shape))
+
+    def flip(self, *dims: Any) -> Tensor:
+        """The order of the elements along ``dims`` reversed."""
+        return functional.flip(self, _sizes(dims))
+
+    def argmax(self, dim: int | None = None, keepdim: Any = False) -> Tensor:
+        """Index of the largest element (the first of several), of all elements or along an axis. int64, no gradient."""
+        return _index_of("argmax", self, dim, keepdim)
+
+    def argmin(self, dim: int | None = None, keepdim: Any = False) -> Tensor:
+        """Index of the smallest element (the first of several), of all elements or along an axis. int64, no gradient."""
+        return _index_of("argmin", self, dim, keepdim)
+
+    def all(self) -> Tensor:
+        """Whether all elements are true (or not 0)."""
+        return Tensor(array_module(self._array).asarray(self._array.all()))
+
+    def any(self) -> Tensor:
+        """Whether some element is true (or not 0)."""
+        return Tensor(array_module(self._array).asarray(self._array.any()))
+
+    # -------------------------------------------------------------------------------- ops with this Tensor as first argument
+
+    abs = _delegate("abs")
+    amax = _delegate("amax")
+    amin = _delegate("amin")
+    chunk = _delegate("chunk")
+    clamp = _delegate("clamp")
+    clip = _delegate("clip")
+    clone = _delegate("clone")
+    contiguous = _delegate("contiguous")
+    cos = _delegate("cos")
+    cumsum = _delegate("cumsum")
+    exp = _delegate("exp")
+    flatten = _delegate("flatten")
+    gather = _delegate("gather")
+    log = _delegate("log")
+    logsumexp = _delegate("logsumexp")
+    log_softmax = _delegate("log_softmax")
+    masked_fill = _delegate("masked_fill")
+    matmul = _delegate("matmul")
+    max = _delegate("max")
+    maximum = _delegate("maximum")
+    mean = _delegate("mean")
+    min = _delegate("min")
+    minimum = _delegate("minimum")
+    norm = _delegate("norm")
+    pow = _delegate("pow")
+    prod = _delegate("prod")
+    relu = _delegate("relu")
+    roll = _delegate("roll")
+    sigmoid = _delegate("sigmoid")
+    sin = _delegate("sin")
+    softmax = _delegate("softmax")
+    split = _delegate("split")
+    sqrt = _delegate("sqrt")
+    squeeze = _delegate("squeeze")
+    std = _delegate("std")
+    sum = _delegate("sum")
+    tanh = _delegate("tanh")
+    transpose = _delegate("transpose")
+    unsqueeze = _delegate("unsqueeze")
+    var = _delegate("var")
+
+
+# The names bool and float are methods inside the class, so these stand for the built-in types there.
+bool_, float_ = bool, float
+
+
+def raw(value: Any) -> Any:
+    """The array behind a Tensor; anything else as it is."""
+    return value.data if isinstance(value, Tensor) else value
+
+
+def _compare(a: Tensor, b: Any, operator: str) -> Tensor:
+    """Elementwise, with broadcasting; the result is boolean and has no gradient."""
+    other = raw(b)
+    if not isinstance(other, np.ndarray | int | float | complex | np.generic) and array_module(other) is np:
+        return cast(Tensor, NotImplemented)
+    return Tensor(array_module(a.data).asarray(getattr(a.data, operator)(other)))
+
+
+def _index_of(name: str, x: Tensor, dim: int | None, keepdim: bool) -> Tensor:
+    xp = array_module(x.data)
+    return Tensor(xp.asarray(getattr(xp, name)(x.data, axis=dim, keepdims=keepdim)))
+
+
+def _sizes(arguments: tuple[Any, ...]) -> tuple[int, ...]:
+    """``f(2, 3)`` and ``f((2, 3))`` mean the same."""
+    if len(arguments) == 1 and isinstance(arguments[0], tuple | list):
+        return tuple(arguments[0])
+    return arguments
