@@ -23,6 +23,8 @@ Array: TypeAlias = Any
 def array_module(*arrays: Any) -> ModuleType:
     """The module, ``numpy`` or ``cupy``, that the first array among ``arrays`` belongs to (numpy for plain numbers)."""
     for array in arrays:
+        if type(array) is np.ndarray:
+            return np
         if type(array).__module__.partition(".")[0] == "cupy":
             return _cupy()
     return np

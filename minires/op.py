@@ -70,9 +70,10 @@ class Op(Generic[P]):
         parameters = self.__signature__.parameters
         self.parameters = tuple(parameters)
         self._defaults = tuple(p.default for p in parameters.values())
-        kinds = [_input_kind(str(p.annotation)) for p in parameters.values()]
-        self.inputs = tuple(i for i, kind in enumerate(kinds) if kind)
-        self.sequences = {i for i, kind in enumerate(kinds) if kind == "sequence"}
+        annotations = [str(p.annotation) for p in parameters.values()]
+        self.inputs = tuple(i for i, a in enumerate(annotations) if a in ("Array", "Array | None", "Sequence[Array]"))
+        self.sequences = {i for i, a in enumerate(annotations) if a == "Sequence[Array]"}
+        self._optional = {i for i, a in enumerate(annotations) if a == "Array | None"}
         self.wanted: tuple[str, ...] = ()
         if not self.inputs:
             raise TypeError(f"{self.name}: an op needs a parameter annotated 'Array'")
@@ -154,9 +155,9 @@ class Op(Generic[P]):
                     if v is array and not _is_operand(v):
                         self._bad_input(i, v)
             elif i in self.inputs and not _is_operand(value):
-                if not (value is None and self._defaults[i] is None):
+                if value is not None or i not in self._optional:
                     self._bad_input(i, value)
-        if wrap:
+        if wrap and any(type(arrays[i]) is not np.ndarray for i in self.inputs):
             self._check_devices(arrays)
         return arrays, record, wrap
 
@@ -177,9 +178,7 @@ class Op(Generic[P]):
         base = out.base
         for i in self.inputs:  # a view, or the input itself, shares its lock
             for value in _as_list(values[i]):
-                if isinstance(value, Tensor) and (
-                    out is value._array or (base is not None and (base is value._array or base is value._array.base))
-                ):
+                if isinstance(value, Tensor) and _is_view(out, base, value._array):
                     tensor._memory = value.memory
         return tensor
 
@@ -189,10 +188,9 @@ def op(forward: Callable[P, Any]) -> Op[P]:
     return Op(forward)
 
 
-def _input_kind(annotation: str) -> str:
-    if annotation in ("Array", "Array | None"):
-        return "array"
-    return "sequence" if annotation == "Sequence[Array]" else ""
+def _is_view(out: Any, base: Any, array: Any) -> bool:
+    """Whether ``out``, with ``out.base`` given, is ``array`` or looks at the same memory."""
+    return out is array or (base is not None and (base is array or base is array.base))
 
 
 def _is_operand(value: Any) -> bool:

@@ -51,14 +51,14 @@ class Node:
             for value in _as_list(values[i]):
                 if isinstance(value, Tensor) and value.requires_grad:
                     self.edges.append(value if value._node is None else (value._node, value._slot))
-                    self.specs.append((value.data.shape, value.data.dtype))
+                    self.specs.append((value._array.shape, value._array.dtype))
                 else:
                     self.edges.append(None)
                     self.specs.append(None)
         self.kept: dict[str, Any] = {}
         self.locks: list[Memory] = []
         self.versions: list[tuple[Memory, int]] = []
-        self.outputs: tuple[Any, ...] = ()
+        self.outputs: tuple[Any, ...] = (None,)  # shape, dtype and array module of each, where there are several
         self.hooks: dict[int, dict[int, Callable[[Tensor], Any]]] | None = None
         self.retained: dict[int, Any] | None = None  # output number -> weak reference to the Tensor that wants .grad
         self.freed = False
@@ -69,7 +69,8 @@ class Node:
     def keep(self, values: list[Any], arrays: list[Any], tensors: tuple[Tensor, ...], intermediates: dict[str, Any]) -> None:
         """Keep what the rule names, and lock it against changes in place."""
         op = self.op
-        self.outputs = tuple((t.data.shape, t.data.dtype, array_module(t.data)) for t in tensors)
+        if len(tensors) > 1:
+            self.outputs = tuple((t.data.shape, t.data.dtype, array_module(t.data)) for t in tensors)
         wanted = op.wanted if op.defined is None else (*op.wanted, *op.parameters)
         for name in wanted:
             if name in self.kept or name in ("dy", "needs"):
@@ -114,8 +115,10 @@ class Node:
     def gradients(self, grads: list[Any], wanted: list[bool], recorded: bool) -> list[Any]:
         """The gradient of every input (flattened), given those of the outputs. None where none is wanted."""
         self.check_usable()
-        grads = [self._zeros(i, recorded) if g is None else g for i, g in enumerate(grads)]
-        dy = tuple(grads) if len(grads) > 1 else grads[0]
+        if len(grads) > 1:
+            dy = tuple(self._zeros(i, recorded) if g is None else g for i, g in enumerate(grads))
+        else:
+            dy = grads[0]
         if recorded and self.op.defined is not None:
             return self._differentiate_definition(dy, wanted)
         rule = self.op.rule

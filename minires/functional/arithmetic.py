@@ -26,7 +26,7 @@ def floating(input: Any) -> Any:
 
 
 def _paired(input: Any, other: Any) -> tuple[Any, Any]:
-    """Two operands, where an array of integers takes the dtype of a floating point partner (float32 beside a Python float)."""
+    """Two operands; an array of integers takes the dtype of a floating point partner (float32 beside a Python float)."""
     kinds = _kind(input), _kind(other)
     if kinds == ("integer", "float"):
         input = input.astype(getattr(other, "dtype", "float32"))
@@ -36,10 +36,10 @@ def _paired(input: Any, other: Any) -> tuple[Any, Any]:
 
 
 def _kind(operand: Any) -> str:
-    """"integer" for an array of integers or booleans, "float" for floating point arrays and numbers, "" for Python integers."""
+    """What an operand is: "integer" (an array of them), "float" (an array or a Python float), "number" (a Python integer)."""
     dtype = getattr(operand, "dtype", None)
     if dtype is None:
-        return "float" if isinstance(operand, float) else ""
+        return "float" if isinstance(operand, float) else "number"
     return "integer" if dtype.kind in "iub" else "float"
 
 

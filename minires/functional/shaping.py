@@ -128,7 +128,8 @@ def squeeze(input: Array, dim: int | tuple[int, ...] | None = None) -> Tensor:
 def permute(input: Array, dims: Sequence[int]) -> Array:
     """The axes in another order: axis i of the result is axis ``dims[i]`` of ``input``. A view."""
     if sorted(d % input.ndim if -input.ndim <= d < input.ndim else -1 for d in dims) != list(range(input.ndim)):
-        raise ShapeError("permute", f"dims {tuple(dims)} must name each of the {input.ndim} axes once", input=(input.shape, ""))
+        rule = f"dims {tuple(dims)} must name each of the {input.ndim} axes once"
+        raise ShapeError("permute", rule, input=(input.shape, ""))
     return input.transpose(tuple(dims))
 
 
@@ -248,8 +249,8 @@ def split(tensor: Array, split_size_or_sections: int | Sequence[int], dim: int =
     if sum(sizes) != total or min(sizes) < 0:
         rule = f"the sections {list(sizes)} must add up to the size of dim {dim}"
         raise ShapeError("split", rule, tensor=(tensor.shape, ""))
-    ends = np.cumsum(sizes)
-    return tuple(tensor[(slice(None),) * axis + (slice(int(end - n), int(end)),)] for n, end in zip(sizes, ends, strict=True))
+    starts = [sum(sizes[:i]) for i in range(len(sizes))]
+    return tuple(tensor[(slice(None),) * axis + (slice(s, s + n),)] for s, n in zip(starts, sizes, strict=True))
 
 
 @split.backward
@@ -280,7 +281,7 @@ def pad(input: Array, pad: Sequence[int], mode: str = "constant", value: float |
         return pad_constant(input, before, after, 0 if value is None else value)
     if mode not in ("reflect", "replicate", "circular"):
         raise ValueError(f"pad: mode must be constant, reflect, replicate or circular, got {mode!r}")
-    out = input
+    out: Tensor = input
     for axis, (left, right) in enumerate(zip(before, after, strict=True)):
         if left or right:
             out = getitem(out, (slice(None),) * axis + (_padded_positions(mode, input.shape, axis, left, right),))
@@ -300,19 +301,19 @@ def _pad_widths(input: Array, pad: Sequence[int]) -> tuple[tuple[int, ...], tupl
     return before, after
 
 
-def _padded_positions(mode: str, shape: tuple[int, ...], axis: int, left: int, right: int) -> Any:
+def _padded_positions(mode: str, shape: tuple[int, ...], axis: int, left: int, right: int) -> list[int]:
     """From which position along the axis each element of the padded one comes."""
     size = shape[axis]
     limit = {"reflect": size - 1, "circular": size, "replicate": max(left, right) if size else 0}[mode]
     if max(left, right) > limit:
         rule = f"mode {mode!r} can add at most {limit} at an end of axis {axis}, got {max(left, right)}"
         raise ShapeError("pad", rule, input=(shape, ""))
-    positions = np.arange(-left, size + right)
+    positions = range(-left, size + right)
     if mode == "circular":
-        return positions % size
+        return [i % size for i in positions]
     if mode == "replicate":
-        return np.clip(positions, 0, size - 1)
-    return size - 1 - abs(size - 1 - abs(positions))
+        return [min(max(i, 0), size - 1) for i in positions]
+    return [size - 1 - abs(size - 1 - abs(i)) for i in positions]
 
 
 @op

@@ -132,7 +132,7 @@ class ModuleDict(_Passive):
 
     def keys(self) -> Iterable[str]:
         """The names."""
-        return self._modules.keys()
+        return iter(self)
 
     def values(self) -> Iterable[Module]:
         """The modules."""

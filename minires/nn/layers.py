@@ -26,7 +26,7 @@ def _empty(*shape: int) -> Parameter:
 
 def _pair(value: Any) -> tuple[Any, Any]:
     """``3`` means (3, 3)."""
-    return tuple(value) if isinstance(value, tuple | list) else (value, value)  # type: ignore[return-value]
+    return tuple(value) if isinstance(value, tuple | list) else (value, value)
 
 
 def _check_positive(layer: str, **sizes: Any) -> None:

@@ -356,18 +356,7 @@ class Module:
         Raises:
             CheckpointError: names (if ``strict``), shapes or dtypes do not fit; lists them all. Nothing was changed.
         """
-        targets = {}
-        for path, module in self._named_with_repeats():
-            for name, tensor in itertools.chain(module._parameters.items(), module._buffers.items()):
-                if tensor is not None and name not in module._transient:
-                    targets[path + name] = tensor
-        return loading.load(type(self).__name__, targets, state_dict, strict)
-
-    def _named_with_repeats(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
-        """As :meth:`named_modules`, but a shared module under each of its names, and paths that end in a dot."""
-        yield prefix, self
-        for name, child in self.named_children():
-            yield from child._named_with_repeats(f"{prefix}{name}.")
+        return loading.load(type(self).__name__, self.state_dict(), state_dict, strict)
 
     # -------------------------------------------------------------------------------- printing
 

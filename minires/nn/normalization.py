@@ -6,6 +6,7 @@ trains and keeps a moving average of both for evaluation; the others take them w
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import numpy as np
@@ -82,11 +83,10 @@ class _RunningNorm(Module):
         return (self.running_mean if keep else None), (self.running_var if keep else None), own, momentum
 
     def extra_repr(self) -> str:
-        """The options."""
-        return (
-            f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, affine={self.affine}, "
-            f"track_running_stats={self.track_running_stats}"
-        )
+        """The number of features, and the options that differ from their defaults."""
+        defaults = inspect.signature(type(self)).parameters
+        options = [n for n in ("eps", "momentum", "affine", "track_running_stats") if getattr(self, n) != defaults[n].default]
+        return ", ".join([str(self.num_features), *(f"{name}={getattr(self, name)}" for name in options)])
 
 
 class _BatchNorm(_RunningNorm):

@@ -24,6 +24,7 @@ class Sample:
             torch.nn.functional and torch; a string is the reason why there is no peer.
         complex: the op can be evaluated on complex input (for the complex-step derivative).
         second: the second derivative is checked too.
+        smooth: False at a kink or a tie, where no numeric derivative exists: the gradient is compared with PyTorch alone.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Sample:
     torch: Callable[..., Any] | str | None = None
     complex: bool = True
     second: bool = True
+    smooth: bool = True
 
     def rng(self) -> np.random.Generator:
         """The generator for this sample: it depends on the name alone."""

@@ -3,3 +3,7 @@
 from minires.kernels.cpu.conv import conv2d as conv2d
 from minires.kernels.cpu.conv import conv2d_weight as conv2d_weight
 from minires.kernels.cpu.conv import conv_transpose2d as conv_transpose2d
+from minires.kernels.cpu.pool import max_pool as max_pool
+from minires.kernels.cpu.pool import max_pool_gather as max_pool_gather
+from minires.kernels.cpu.pool import max_pool_scatter as max_pool_scatter
+from minires.kernels.cpu.resize import resample as resample

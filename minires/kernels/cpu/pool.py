@@ -1,0 +1,147 @@
+"""Max pooling on channels-last memory, a block of images (or of image rows) at a time.
+
+The forward pass keeps, for each output, the number of the window's cell that won: one byte, where the input would cost
+4·stride² bytes and an index 8. The gradient goes to the winners, and both it and its own gradient find them from that byte.
+
+What was measured, on 64 images of 64×32×32 float32, 3×3 windows at stride 2, one core of an AVX-512 server:
+
+* A running maximum over the kH·kW strided slices takes 6 ms when each block stays in the second-level cache. Doing rows
+  and columns one after the other saves a fifth of the comparisons and not a microsecond: all of it is bound by the cache.
+* Multiplying the byte mask by the cell's number and taking the maximum costs a third of a masked copy.
+* Backward by ``np.add.at`` on flat positions takes 3 to 8 ms, by ``np.bincount`` 9 ms, by kH·kW masked additions 17 ms.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from minires.kernels.cpu.threads import aligned_empty, parallel_blocks, scratch
+from minires.kernels.window import Window
+
+__all__ = ["max_pool", "max_pool_gather", "max_pool_scatter"]
+
+#: Bytes of input in a block: with its outputs and the masks it stays in the second-level cache.
+_BLOCK_BYTES = 1 << 19
+
+Block = tuple[slice, slice]  # images, output rows
+
+
+def max_pool(x: Any, window: Window) -> tuple[Any, Any]:
+    """The largest value in every window, and the number of the cell that held it (the first of equals; NaN wins).
+
+    x is (N, C, H, W), real; both results are (N, C, H', W') in channels-last memory, the cell numbers as uint8 (int32 for
+    windows of more than 255 cells). Every window must hold a part of the input (:meth:`Window.always_sees_input`).
+    """
+    x = _nhwc(x)
+    shape = (len(x), *window.output_size, x.shape[3])  # (N, H', W', C)
+    y = aligned_empty(shape, x.dtype)
+    offsets = aligned_empty(shape, np.uint8 if window.cells <= 255 else np.int32)
+    first = window.first_cells()[..., None]  # (H', W', 1)
+
+    def pool(block: Block) -> None:
+        images, rows = block
+        best, winners = y[images, rows], offsets[images, rows]
+        winners[...] = first[rows]
+        taps = list(window.taps(rows.start, rows.stop))
+        _running_maximum(x[images], best, winners, taps)
+        if best.dtype.kind == "f" and np.isnan(best.max()):  # rare, so it may cost a second pass
+            winners[...] = first[rows]
+            _running_maximum(x[images], best, winners, taps, nan_wins=True)
+
+    row_bytes = window.stride[0] * x.shape[2] * x.shape[3] * x.itemsize
+    parallel_blocks(pool, _blocks(len(x), window.output_size[0], row_bytes) if y.size else [])
+    return _nchw(y), _nchw(offsets)
+
+
+def _running_maximum(x: Any, best: Any, winners: Any, taps: list[Any], nan_wins: bool = False) -> None:
+    """Go through the cells in order; where one sees a larger value than all before it, it is the winner so far."""
+    best.fill(-np.inf if best.dtype.kind == "f" else np.iinfo(best.dtype).min)
+    for cell, inside, seen in taps:
+        values, so_far, chosen = x[:, *seen], best[:, *inside], winners[:, *inside]  # (n, h, w, C) each
+        if cell == 0 and values.shape == best.shape and not nan_wins:
+            best[...] = values  # nothing to compare with yet
+            continue
+        larger = scratch(0, values.shape, np.bool_)
+        np.greater(values, so_far, out=larger)
+        if nan_wins:
+            larger |= np.isnan(values)
+        np.maximum(so_far, values, out=so_far)
+        # Numbers only grow from cell to cell, so "where larger, write the number" is a maximum with larger · number.
+        number = scratch(1, values.shape, winners.dtype)
+        np.multiply(larger.view(np.uint8), winners.dtype.type(cell), out=number)
+        np.maximum(chosen, number, out=chosen)
+
+
+def max_pool_scatter(dy: Any, offsets: Any, window: Window) -> Any:
+    """Add every dy (N, C, H', W') to zeros of (N, C, H, W), at the place where its window had its maximum."""
+    dy, offsets = _nhwc(dy), _nhwc(offsets)
+    channels = dy.shape[3]
+    dx = aligned_empty((len(dy), *window.input_size, channels), dy.dtype)  # (N, H, W, C)
+
+    def scatter(block: Block) -> None:
+        images = block[0]
+        dx[images] = 0  # here, so that the additions find it in the cache
+        positions = _positions(offsets[images], window)
+        np.add.at(dx[images].reshape(-1), positions.reshape(-1), dy[images].reshape(-1))
+
+    parallel_blocks(scatter, _whole_images(dx))
+    return _nchw(dx)
+
+
+def max_pool_gather(x: Any, offsets: Any, window: Window) -> Any:
+    """The value of x (N, C, H, W) where every window had its maximum: (N, C, H', W')."""
+    x, offsets = np.ascontiguousarray(_nhwc(x)), _nhwc(offsets)
+    y = aligned_empty(offsets.shape, x.dtype)  # (N, H', W', C)
+
+    def gather(block: Block) -> None:
+        images = block[0]
+        positions = _positions(offsets[images], window)
+        np.take(x[images].reshape(-1), positions, out=y[images], mode="clip")  # "raise" would buffer the output
+
+    parallel_blocks(gather, _whole_images(x))
+    return _nchw(y)
+
+
+def _positions(offsets: Any, window: Window) -> Any:
+    """Where the winners lie in the flat memory of a block of images: offsets (n, H', W', C) -> integers of that shape."""
+    width, channels = window.input_size[1], offsets.shape[3]
+    cells = np.arange(window.cells)
+    steps = cells // window.kernel[1] * window.dilation[0] * width + cells % window.kernel[1] * window.dilation[1]
+    positions = scratch(0, offsets.shape, np.intp)
+    np.take(steps * channels, offsets, out=positions, mode="clip")
+    corner = window.origins(0)[:, None] * width + window.origins(1)  # (H', W'): cell 0 of every window
+    positions += corner[:, :, None] * channels + np.arange(channels)  # (H', W', C)
+    image_size = window.input_size[0] * width * channels
+    positions += np.arange(len(offsets))[:, None, None, None] * image_size
+    return positions
+
+
+def _blocks(images: int, rows: int, row_bytes: int) -> list[Block]:
+    """Cut into blocks of about ``_BLOCK_BYTES``: several images, or where one is too large, some of its rows."""
+    at_once = _BLOCK_BYTES // max(1, rows * row_bytes)
+    if at_once:
+        return [(slice(n, min(n + at_once, images)), slice(0, rows)) for n in range(0, images, at_once)]
+    height = max(1, _BLOCK_BYTES // row_bytes)
+    return [
+        (slice(n, n + 1), slice(start, min(start + height, rows))) for n in range(images) for start in range(0, rows, height)
+    ]
+
+
+def _whole_images(array: Any) -> list[Block]:
+    """Blocks that never share an image: windows overlap, and two threads must not add to the same place."""
+    if not array.size:
+        return []
+    at_once = max(1, _BLOCK_BYTES // array[0].nbytes)
+    return [(slice(n, min(n + at_once, len(array))), slice(None)) for n in range(0, len(array), at_once)]
+
+
+def _nhwc(array: Any) -> Any:
+    """(N, C, H, W) -> (N, H, W, C) with the channels side by side: a view of channels-last memory, else a copy."""
+    array = array.transpose(0, 2, 3, 1)
+    return array if array.strides[3] == array.itemsize else np.ascontiguousarray(array)
+
+
+def _nchw(array: Any) -> Any:
+    return array.transpose(0, 3, 1, 2)  # (N, H, W, C) -> (N, C, H, W)
