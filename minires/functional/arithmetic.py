@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import Any
 
 from minires.device import Array, array_module
+from minires.errors import ShapeError
 from minires.op import op
 
 __all__ = [
@@ -25,8 +26,12 @@ def floating(input: Any) -> Any:
     return input.astype("float32") if getattr(input, "dtype", None) is not None and input.dtype.kind in "iub" else input
 
 
-def _paired(input: Any, other: Any) -> tuple[Any, Any]:
-    """Two operands; an array of integers takes the dtype of a floating point partner (float32 beside a Python float)."""
+def _operands(op: str, input: Any, other: Any) -> tuple[Any, Any]:
+    """Two operands that fit: their shapes broadcast, and integers have taken the dtype of a floating point partner."""
+    shape, other_shape = getattr(input, "shape", ()), getattr(other, "shape", ())
+    if shape != other_shape and any(1 != m != n != 1 for m, n in zip(shape[::-1], other_shape[::-1], strict=False)):
+        rule = "from the last axis on, sizes must be equal or one of them 1 (broadcasting)"
+        raise ShapeError(op, rule, input=(shape, ""), other=(other_shape, ""))
     kinds = _kind(input), _kind(other)
     if kinds == ("integer", "float"):
         input = input.astype(getattr(other, "dtype", "float32"))
@@ -46,7 +51,7 @@ def _kind(operand: Any) -> str:
 @op
 def add(input: Array, other: Array) -> Array:
     """``input + other``, element by element with broadcasting."""
-    input, other = _paired(input, other)
+    input, other = _operands("add", input, other)
     return input + other
 
 
@@ -58,7 +63,7 @@ def _(dy: Array) -> Any:
 @op
 def sub(input: Array, other: Array) -> Array:
     """``input - other``, element by element with broadcasting."""
-    input, other = _paired(input, other)
+    input, other = _operands("sub", input, other)
     return input - other
 
 
@@ -70,7 +75,7 @@ def _(dy: Array, needs: Any) -> Any:
 @op
 def mul(input: Array, other: Array) -> Array:
     """``input * other``, element by element with broadcasting."""
-    input, other = _paired(input, other)
+    input, other = _operands("mul", input, other)
     return input * other
 
 
@@ -82,7 +87,7 @@ def _(dy: Array, input: Array, other: Array, needs: Any) -> Any:
 @op
 def div(input: Array, other: Array) -> Array:
     """``input / other``, element by element with broadcasting."""
-    input, other = _paired(input, other)
+    input, other = _operands("div", input, other)
     return floating(input) / floating(other)
 
 
@@ -107,7 +112,7 @@ def _(dy: Array) -> Any:
 @op
 def pow(input: Array, exponent: Array) -> Array:
     """``input ** exponent``, element by element with broadcasting."""
-    input, exponent = _paired(input, exponent)
+    input, exponent = _operands("pow", input, exponent)
     return input**exponent
 
 
@@ -195,7 +200,7 @@ def _(dy: Array, input: Array) -> Any:
 @op
 def maximum(input: Array, other: Array) -> Array:
     """The larger of two, element by element with broadcasting; where they tie, each gets half of the gradient."""
-    return array_module(input, other).maximum(*_paired(input, other))
+    return array_module(input, other).maximum(*_operands("maximum", input, other))
 
 
 @maximum.backward
@@ -206,7 +211,7 @@ def _(dy: Array, input: Array, other: Array, needs: Any) -> Any:
 @op
 def minimum(input: Array, other: Array) -> Array:
     """The smaller of two, element by element with broadcasting; where they tie, each gets half of the gradient."""
-    return array_module(input, other).minimum(*_paired(input, other))
+    return array_module(input, other).minimum(*_operands("minimum", input, other))
 
 
 @minimum.backward
@@ -225,7 +230,13 @@ def _to_winners(dy: Array, first_wins: Any, tie: Any, needs: Any) -> tuple[Any, 
 @op
 def where(condition: Any, input: Array, other: Array) -> Array:
     """``input`` where ``condition`` holds, ``other`` elsewhere, with broadcasting. No gradient for the condition."""
-    return array_module(condition, input, other).where(condition, *_paired(input, other))
+    input, other = _operands("where", input, other)
+    try:
+        return array_module(condition, input, other).where(condition, input, other)
+    except ValueError:
+        shapes = {"condition": condition, "input": input, "other": other}
+        rule = "from the last axis on, sizes must be equal or 1 (broadcasting)"
+        raise ShapeError("where", rule, **{k: (getattr(v, "shape", ()), "") for k, v in shapes.items()}) from None
 
 
 @where.backward
@@ -255,7 +266,7 @@ clip = clamp  # NumPy's name, which PyTorch accepts as well
 @op
 def floor_divide(input: Array, other: Array) -> Array:
     """⌊a / b⌋, element by element with broadcasting; its derivative is 0."""
-    input, other = _paired(input, other)
+    input, other = _operands("floor_divide", input, other)
     return input // other
 
 
@@ -267,7 +278,7 @@ def _(dy: Array, needs: Any) -> Any:
 @op
 def remainder(input: Array, other: Array) -> Array:
     """A - b·⌊a / b⌋, element by element with broadcasting: the remainder with the sign of ``b``."""
-    input, other = _paired(input, other)
+    input, other = _operands("remainder", input, other)
     return input % other
 
 

@@ -3,8 +3,8 @@
 A maximum keeps, for each output, which cell of the window won (one byte), and neither its input nor its output. Its gradient
 goes to the winners (scatter); the gradient of that is read off at the winners (gather), whose gradient scatters again.
 
-A mean is linear and acts on rows and columns apart, so average pooling is Y = A·X·Bᵀ like bilinear resizing, where row i of A
-holds 1/kH at the rows that window i covers. It needs no rule of its own.
+A mean is linear and acts on rows and columns apart, so average pooling is Y = A·X·Bᵀ like bilinear resizing, where row i of
+A holds 1/kH at the rows that window i covers. It needs no rule of its own.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def max_pool2d(
     """
     window = _pool_window("max_pool2d", input, kernel_size, stride, padding, dilation, ceil_mode)
     if not window.always_sees_input():
-        rule = f"with kernel_size {window.kernel}, padding {window.padding}, dilation {window.dilation} a window sees no input"
+        rule = f"a window {window.kernel} with padding {window.padding} and dilation {window.dilation} sees no input"
         raise ShapeError("max_pool2d", rule, input=(input.shape, image_axes(input)))
     if input.dtype.kind == "b":
         raise TypeError("max_pool2d: booleans have no maximum (use x.float())")
@@ -187,7 +187,7 @@ def _(dy: Array, indices: Any, input_shape: tuple[int, ...]) -> Any:
 
 
 @op
-def _scatter(input: Array, indices: Any, size: tuple[int, int]) -> Array:
+def _scatter(input: Array, indices: Any, size: tuple[int, ...]) -> Array:
     """Every element added at its position: (N, C, H', W') -> (N, C, *size)."""
     xp = array_module(input)
     out = xp.zeros(_flat((*input.shape[:2], *size)), input.dtype)
@@ -382,7 +382,7 @@ def _adaptive_sizes(name: str, input: Array, output_size: Any) -> list[tuple[int
     given = tuple(output_size) if isinstance(output_size, tuple | list) else (output_size,) * 2
     if len(given) != 2:
         raise ValueError(f"{name}: output_size must be one integer or two, got {output_size!r}")
-    wanted = pair(name, "output_size", tuple(n if w is None else w for n, w in zip(input.shape[-2:], given)), 0)
+    wanted = pair(name, "output_size", [n if w is None else w for n, w in zip(input.shape[-2:], given, strict=True)], 0)
     if min(input.shape[-2:]) < 1:
         raise ShapeError(name, "the image is empty", input=(input.shape, image_axes(input)))
     return list(zip(input.shape[-2:], wanted, strict=True))

@@ -119,10 +119,11 @@ def _target_size(source: tuple[int, int], size: Any, scale_factor: Any) -> tuple
 def _nearest(source: int, target: int, factor: float | None, exact: bool) -> Any:
     """Which input position each output position copies: (target,) integers.
 
-    As PyTorch does, in single precision: a step of 1/3 that came out a little larger would pick other pixels.
+    As PyTorch does, in single precision, where a step of 1/3 is a little larger and may pick other pixels; and for
+    "nearest" without the factor where the size stays or doubles (a factor of 1.1 or 2.1 may round down to that).
     """
-    if source == target:
-        return np.arange(target)
+    if not exact and target in (source, 2 * source):
+        return np.arange(target) // (target // source)
     step = np.float32(1 / factor if factor else source / target)
     centre = np.float32(0.5 if exact else 0)
     index = np.floor((np.arange(target, dtype=np.float32) + centre) * step)

@@ -7,7 +7,7 @@ back to where they came from. Each is the gradient of the other.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from minires.device import Array, array_module
 from minires.errors import ShapeError
@@ -72,8 +72,9 @@ def fold(
     axes = "C·kH·kW L" if len(shape) == 2 else "N C·kH·kW L"
     if len(shape) not in (2, 3):
         raise ShapeError("fold", "input must have 3 axes, or 2 for a single image", input=(shape, axes))
-    output = tuple(window_count(n, k, s, p, d) for n, k, s, p, d in zip((height, width), kernel, stride, padding, dilation))
-    window = Window(kernel, stride, padding, dilation, (height, width), (max(0, output[0]), max(0, output[1])))
+    arguments = zip((height, width), kernel, stride, padding, dilation, strict=True)
+    counts = [max(0, window_count(*each)) for each in arguments]
+    window = Window(kernel, stride, padding, dilation, (height, width), (counts[0], counts[1]))
     if shape[-2] % window.cells:
         rule = f"columns must be C·kH·kW long with kernel_size {kernel}, so a multiple of {window.cells}"
         raise ShapeError("fold", rule, input=(shape, axes))
@@ -91,7 +92,8 @@ def _unfold(input: Array, window: Window) -> Array:
     columns = array_module(input).zeros((images, channels, window.cells, *window.output_size), input.dtype)
     for cell, (rows, cols), seen in window.taps():
         columns[:, :, cell, rows, cols] = input[:, :, *seen]
-    return columns.reshape(images, channels * window.cells, window.output_size[0] * window.output_size[1])  # (N, C, kH·kW, H', W') -> (N, C·kH·kW, L)
+    windows = window.output_size[0] * window.output_size[1]
+    return columns.reshape(images, channels * window.cells, windows)  # (N, C, kH·kW, H', W') -> (N, C·kH·kW, L)
 
 
 @_unfold.backward
@@ -161,11 +163,11 @@ def image_axes(input: Array) -> str:
     return "N C H W" if input.ndim == 4 else "C H W"
 
 
-def batched(function: Callable[..., Any], input: Array, *arguments: Any, axes: int = 4) -> Any:
+def batched(function: Callable[..., Tensor], input: Array, *arguments: Any, axes: int = 4) -> Tensor:
     """``function`` of a batch; a single image becomes a batch of one on the way in, and an image again on the way out."""
     if input.ndim == axes:
         return function(input, *arguments)
-    out = function(reshape(input, (1, *input.shape)), *arguments)
-    if isinstance(out, tuple):
-        return tuple(reshape(each, each.shape[1:]) for each in out)
+    out: Any = function(reshape(input, (1, *input.shape)), *arguments)
+    if isinstance(out, tuple):  # a result and its indices
+        return cast(Tensor, tuple(reshape(each, each.shape[1:]) for each in out))
     return reshape(out, out.shape[1:])

@@ -85,8 +85,9 @@ class _RunningNorm(Module):
     def extra_repr(self) -> str:
         """The number of features, and the options that differ from their defaults."""
         defaults = inspect.signature(type(self)).parameters
-        options = [n for n in ("eps", "momentum", "affine", "track_running_stats") if getattr(self, n) != defaults[n].default]
-        return ", ".join([str(self.num_features), *(f"{name}={getattr(self, name)}" for name in options)])
+        names = ("eps", "momentum", "affine", "track_running_stats")
+        options = [f"{n}={getattr(self, n)}" for n in names if getattr(self, n) != defaults[n].default]
+        return ", ".join([str(self.num_features), *options])
 
 
 class _BatchNorm(_RunningNorm):

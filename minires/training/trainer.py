@@ -114,7 +114,9 @@ class Trainer:
         """
         if self.epoch >= epochs:
             return self.history
-        samples = len(self.train_loader.dataset)
+        samples = min(len(self.train_loader.dataset), len(self.train_loader) * self.train_loader.batch_size)
+        if self._sums["images"]:  # in the middle of an epoch: its remaining batches come first
+            self.train_loader.load_state_dict(self.train_loader.state_dict())
         with self._catching_ctrl_c(), Progress(self.label, epochs * samples, self.quiet) as progress:
             progress.start_at(self.epoch * samples + self._sums["images"])
             while self.epoch < epochs:

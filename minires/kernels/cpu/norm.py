@@ -53,7 +53,7 @@ class _Vectors:
     """One number for each channel, repeated to the width of a folded row."""
 
     def __init__(self, values: Any, fold: int, dtype: Any) -> None:
-        narrow = np.asarray(values).astype(dtype) + 0  # no -0, see _keep_where_positive
+        narrow = np.asarray(values).astype(dtype) + 0  # no -0, see _keep_where_negative
         self._by_fold = {1: narrow, fold: np.tile(narrow, fold)}
 
     def __getitem__(self, block: Block) -> Any:
@@ -149,7 +149,8 @@ def batch_norm_backward(
     x_all, dy_all = _as_matrix(input), _as_matrix(grad_output)
     dx, dx_all = _new_like(input)
     blocks, fold = _split(x_all)
-    scales, offsets, _ = _affine(mean, variance, weight, bias, eps, fold, input.dtype)
+    scales, *_ = _affine(mean, variance, weight, bias, eps, fold, input.dtype)
+    negative_scales, negative_offsets, _ = _affine(mean, variance, weight, bias, eps, fold, input.dtype, sign=-1)
     centres = _Vectors(mean, fold, input.dtype)
     channels = x_all.shape[1]
     parts: list[Any] = [None] * len(blocks)
@@ -158,9 +159,9 @@ def batch_norm_backward(
         x, g = block.of(x_all), block.of(dy_all)
         part = scratch(0, x.shape, x.dtype)
         if relu:
-            np.multiply(x, scales[block], out=part)
-            np.add(part, offsets[block], out=part)  # the very number that the forward pass compared with 0
-            g = _keep_where_positive(g, part, out=block.of(dx_all))
+            np.multiply(x, negative_scales[block], out=part)
+            np.add(part, negative_offsets[block], out=part)  # to the last bit the number that the ReLU saw, negated
+            g = _keep_where_negative(g, part, out=block.of(dx_all))
         np.subtract(x, centres[block], out=part)
         g, part = g.reshape(-1, block.narrow * channels), part.reshape(-1, block.narrow * channels)
         parts[block.number] = np.add.reduce(g, axis=0), np.einsum("nc,nc->c", g, part)
@@ -192,26 +193,27 @@ def _total(parts: list[Any], channels: int) -> Any:
 
 
 def _affine(
-    mean: Any, variance: Any, weight: Any, bias: Any, eps: float, fold: int, dtype: Any
+    mean: Any, variance: Any, weight: Any, bias: Any, eps: float, fold: int, dtype: Any, sign: int = 1
 ) -> tuple[_Vectors, _Vectors, _Vectors]:
-    """``scale`` and ``offset`` with input·scale + offset = batch norm, and zeros."""
+    """``scale`` and ``offset`` with input·scale + offset = batch norm, times ``sign``; and zeros."""
     scale = 1 / np.sqrt(np.asarray(variance, np.float64) + eps)
     if weight is not None:
         scale = scale * weight
     offset = -scale * mean
     if bias is not None:
         offset = offset + bias
-    return _Vectors(scale, fold, dtype), _Vectors(offset, fold, dtype), _Vectors(np.zeros(len(scale)), fold, dtype)
+    vectors = (sign * scale, sign * offset, np.zeros(len(scale)))
+    return _Vectors(vectors[0], fold, dtype), _Vectors(vectors[1], fold, dtype), _Vectors(vectors[2], fold, dtype)
 
 
-def _keep_where_positive(values: Any, decider: Any, out: Any) -> Any:
-    """``values`` where ``decider`` is above 0, else 0. Overwrites ``decider``.
+def _keep_where_negative(values: Any, decider: Any, out: Any) -> Any:
+    """``values`` where ``decider`` is below 0, else 0. Overwrites ``decider``, which may not hold -0.
 
-    Read as an integer, a positive float is positive, and so negated it has the sign bit, which shifted down becomes a mask
-    of all ones. -0 would read as the smallest integer, its own negative; but a sum is -0 only if both its terms are.
+    A float's sign is its highest bit, also when it is read as an integer: shifted down it becomes a mask of all ones or all
+    zeros. (A sum is -0 only if both its terms are, and no offset is.)
     """
     integer = np.dtype(f"i{decider.itemsize}")
-    mask = np.negative(decider.view(integer), out=decider.view(integer))
+    mask = decider.view(integer)
     np.right_shift(mask, 8 * decider.itemsize - 1, out=mask)
     np.bitwise_and(values.view(integer), mask, out=out.view(integer))
     return out

@@ -56,22 +56,28 @@ def max_pool(x: Any, window: Window) -> tuple[Any, Any]:
 
 
 def _running_maximum(x: Any, best: Any, winners: Any, taps: list[Any], nan_wins: bool = False) -> None:
-    """Go through the cells in order; where one sees a larger value than all before it, it is the winner so far."""
-    best.fill(-np.inf if best.dtype.kind == "f" else np.iinfo(best.dtype).min)
+    """Go through the cells in order; where one sees a larger value than all before it, it is the winner so far.
+
+    What a cell sees is first copied side by side, with -inf where it sees padding: NumPy runs through arrays without gaps
+    three times as fast as through rows of C channels, so the copy pays for itself.
+    """
+    lowest = -np.inf if best.dtype.kind == "f" else np.iinfo(best.dtype).min
+    values = scratch(0, best.shape, best.dtype)  # (n, h, W', C), as the following
+    larger = scratch(1, best.shape, np.bool_)
+    number = scratch(2, best.shape, winners.dtype)
+    best.fill(lowest)
     for cell, inside, seen in taps:
-        values, so_far, chosen = x[:, *seen], best[:, *inside], winners[:, *inside]  # (n, h, w, C) each
-        if cell == 0 and values.shape == best.shape and not nan_wins:
-            best[...] = values  # nothing to compare with yet
-            continue
-        larger = scratch(0, values.shape, np.bool_)
-        np.greater(values, so_far, out=larger)
+        visible = x[:, *seen]
+        if visible.shape != values.shape:
+            values.fill(lowest)
+        values[:, *inside] = visible
+        np.greater(values, best, out=larger)
         if nan_wins:
             larger |= np.isnan(values)
-        np.maximum(so_far, values, out=so_far)
+        np.maximum(best, values, out=best)
         # Numbers only grow from cell to cell, so "where larger, write the number" is a maximum with larger · number.
-        number = scratch(1, values.shape, winners.dtype)
         np.multiply(larger.view(np.uint8), winners.dtype.type(cell), out=number)
-        np.maximum(chosen, number, out=chosen)
+        np.maximum(winners, number, out=winners)
 
 
 def max_pool_scatter(dy: Any, offsets: Any, window: Window) -> Any:

@@ -1,0 +1,274 @@
+"""The ``minires`` command: train, evaluate, look at masks, describe a network.
+
+Whatever a user can get wrong (an option, a file, a device) ends in one line on standard error and exit code 2; Ctrl-C ends
+in what was saved, and exit code 130. Nothing heavy is imported before it is needed, so help and errors come at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from minires.errors import DeviceError
+
+__all__ = ["main"]
+
+OVERVIEW = """\
+minires: the Residual Attention Network, and every gradient by hand
+
+commands:
+  train                       train a network; with no options, on cluttered digits, in about a minute
+  evaluate CHECKPOINT         measure a trained network on its test set
+  masks CHECKPOINT IMAGE...   draw where a trained network looks on your own pictures
+  info MODEL                  the layers of a network: output shapes, parameters, multiply-adds
+  doctor                      versions and devices, for a bug report
+
+example:
+  python -m minires train --epochs 3
+  python -m minires train --help
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse, but an error is one line."""
+
+    def error(self, message: str) -> NoReturn:
+        print(f"{self.prog}: {message} ({self.prog} --help lists the options)", file=sys.stderr)
+        raise SystemExit(2)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit code.
+
+    Args:
+        argv: the arguments, without the program's name; None for those of the process.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments:
+        print(OVERVIEW, end="")
+        return 0
+    try:
+        options = _parser().parse_args(arguments)
+    except SystemExit as stop:  # argparse has printed its line (or the help)
+        return int(stop.code or 0)
+    try:
+        return int(options.command(options))
+    except KeyboardInterrupt as stop:
+        print(_interruption(stop, options), file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader of our output is gone (minires info ... | head)
+        return 0
+    except (ValueError, TypeError, ArithmeticError, OSError, DeviceError, MemoryError, RuntimeError) as error:
+        line = " ".join(str(error).split()) or type(error).__name__
+        print(f"minires {options.name}: {line}", file=sys.stderr)
+        return 2
+
+
+def _interruption(stop: KeyboardInterrupt, options: argparse.Namespace) -> str:
+    path = getattr(stop, "path", None)
+    if path is None:
+        return f"minires {options.name}: interrupted"
+    run = getattr(options, "directory", None) or path.parent
+    return f"minires train: {stop}; saved in {path}. To go on: python -m minires train --resume {run}"
+
+
+# ------------------------------------------------------------------------------------ commands
+
+
+def _train(options: argparse.Namespace) -> int:
+    from minires.training import job as jobs
+    from minires.training import report
+
+    started = time.perf_counter()
+    job, compared, directory = _new_run(options) if options.resume is None else _old_run(options)
+    options.directory = directory
+    print(f"{directory}: {_describe(job)}")
+    if compared:
+        results = jobs.compare(job, directory, options.quiet)
+    else:
+        results = {job.attention: jobs.run(job, directory, options.quiet)}
+    files = sorted(str(path.relative_to(directory)) for path in directory.iterdir() if path.is_file())
+    print(f"\n{report.table(results)}\n\n{directory}/: {', '.join(files)}")
+    print(f"total {time.perf_counter() - started:.0f} s")
+    return 0
+
+
+def _new_run(options: argparse.Namespace) -> tuple[Any, bool, Path]:
+    """The job that the options describe, checked as far as possible before a directory is made for it."""
+    from minires.training import job as jobs
+    from minires.training.presets import PRESETS
+    from minires.training.sources import open_source
+
+    if options.data not in (None, "digits") and options.root is None:
+        raise ValueError(f"--data {options.data} needs --root with the directory of its files")
+    preset = PRESETS[options.data or "digits"]
+    changes = {name: getattr(options, name) for name in _JOB_OPTIONS}
+    if options.model is not None and options.model != preset.model:
+        changes["options"] = {}
+    job = preset.with_(**changes)
+    source = open_source(job)
+    jobs.build_trainer(job, source, quiet=True)
+    return job, options.compare, jobs.new_directory(options.out)
+
+
+def _old_run(options: argparse.Namespace) -> tuple[Any, bool, Path]:
+    """The job of a run that is to be continued; its own settings count."""
+    from minires.training import checkpoint
+    from minires.training import job as jobs
+
+    given = [name for name in (*_JOB_OPTIONS, "out") if name != "device" and getattr(options, name) is not None]
+    given += ["compare"] if options.compare else []
+    if given:
+        names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+        raise ValueError(f"--resume continues a run with its own settings; leave out {names}")
+    path = Path(options.resume)
+    directory = path if path.is_dir() else path.parent
+    if not path.is_dir():
+        checkpoint.read(path)
+    job, compared = jobs.read_job(directory)
+    return job.with_(device=options.device), compared, directory
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    from minires.training import job as jobs
+    from minires.training import report
+    from minires.training.sources import open_source
+
+    model, job = jobs.load_model(options.checkpoint, options.device)
+    job = job.with_(root=options.root)
+    print(report.table({job.attention: jobs.measure(job, model, open_source(job))}))
+    return 0
+
+
+def _masks(options: argparse.Namespace) -> int:
+    from minires import viz
+    from minires.device import to_device
+    from minires.training import job as jobs
+    from minires.training.sources import class_names, read_pictures
+
+    model, job = jobs.load_model(options.checkpoint, options.device)
+    images, shown = read_pictures(job, options.images, options.invert)
+    viz.masks(model, to_device(images, options.device), path=options.out, classes=class_names(job), shown=shown)
+    print(options.out)
+    return 0
+
+
+def _info(options: argparse.Namespace) -> int:
+    from minires import models, nn
+    from minires.training import job as jobs
+
+    if Path(options.model).exists():
+        model, _ = jobs.load_model(options.model)
+    elif options.model in models.names():
+        model = models.build(options.model)
+    else:
+        raise ValueError(f"{options.model!r} is neither a checkpoint nor a model; models: {', '.join(models.names())}")
+    channels = next(m for m in model.modules() if isinstance(m, nn.Conv2d)).weight.shape[1]
+    side = options.size or _usual_side(model)
+    print(nn.summary(model, (channels, side, side), depth=options.depth))
+    return 0
+
+
+def _usual_side(model: Any) -> int:
+    """The image size that a network is made for: 28 (digits), 32 (CIFAR) or 224 (ImageNet)."""
+    name = model.config["name"]
+    return 28 if name.startswith("small") else 224 if name in ("attention", "attention56", "attention92") else 32
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from minires.doctor import report
+
+    print(report())
+    return 0
+
+
+def _describe(job: Any) -> str:
+    data = f"cluttered digits {job.canvas}×{job.canvas}" if job.data == "digits" else f"{job.data} in {job.root}"
+    return f"{job.model} on {data}, {job.epochs} epochs, batch size {job.batch_size}, {job.device}, seed {job.seed}"
+
+
+# ------------------------------------------------------------------------------------ options
+
+_JOB_OPTIONS = (
+    "data", "root", "size", "model", "attention", "epochs", "batch_size", "lr", "weight_decay", "device", "seed", "clutter",
+    "canvas", "digit", "noise",
+)  # fmt: skip
+
+
+def _whole(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"expected a whole number, 0 or more, got {text!r}")
+    return int(text)
+
+
+def _number(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"expected a number, got {text!r}")
+    return value
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="minires", description="The Residual Attention Network, and every gradient by hand.")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="name", required=True)
+    _add_train(commands)
+    evaluate = commands.add_parser("evaluate", help="measure a trained network on its test set")
+    evaluate.add_argument("checkpoint", metavar="CHECKPOINT", help="a checkpoint, or the directory of a run")
+    evaluate.add_argument("--root", help="directory of the data files, if they have moved")
+    masks = commands.add_parser("masks", help="draw where a trained network looks on your own pictures")
+    masks.add_argument("checkpoint", metavar="CHECKPOINT", help="a checkpoint, or the directory of a run")
+    masks.add_argument("images", metavar="IMAGE", nargs="+", help="PNG or JPEG files")
+    masks.add_argument("--out", default="masks.png", help="the picture to write (default: masks.png)")
+    masks.add_argument("--invert", action="store_true", help="for dark ink on white paper: digits are bright on black")
+    info = commands.add_parser("info", help="the layers of a network: output shapes, parameters, multiply-adds")
+    info.add_argument("model", metavar="MODEL", help="name of a model, or a checkpoint")
+    info.add_argument("--size", type=_whole, help="height and width of the input in pixels")
+    info.add_argument("--depth", type=_whole, help="show modules down to this depth only")
+    doctor = commands.add_parser("doctor", help="versions and devices, for a bug report")
+    for command in (evaluate, masks):
+        command.add_argument("--device", default="cpu", help="cpu (default), cuda or cuda:N")
+    run = {"evaluate": _evaluate, "masks": _masks, "info": _info, "doctor": _doctor}
+    for command in (evaluate, masks, info, doctor):
+        command.set_defaults(command=run[command.prog.rpartition(" ")[2]])
+    return parser
+
+
+def _add_train(commands: Any) -> None:
+    train = commands.add_parser("train", help="train a network; with no options, on cluttered digits")
+    train.set_defaults(command=_train)
+    data = train.add_argument_group("data")
+    choices = ("digits", "cifar10", "cifar100", "folder")
+    data.add_argument("--data", choices=choices, default=None, help="what to train on (default: digits)")
+    data.add_argument("--root", help="directory of the data files (not for digits); for folder: one folder for each class")
+    data.add_argument("--size", type=_whole, help="folder: scale pictures to this many pixels a side (default: 32)")
+    data.add_argument("--clutter", type=_whole, help="digits: fragments on each canvas (default: 4)")
+    data.add_argument("--canvas", type=_whole, help="digits: side of a canvas in pixels (default: 28)")
+    data.add_argument("--digit", type=_whole, help="digits: side of a digit in pixels (default: 14)")
+    data.add_argument("--noise", type=_number, help="digits: standard deviation of the noise (default: 0.1)")
+    network = train.add_argument_group("network")
+    network.add_argument("--model", help="name of the network (minires info lists them)")
+    network.add_argument("--attention", choices=COMPARED, help="(1+M)F, MF, or no masks (default: residual)")
+    network.add_argument("--compare", action="store_true", help="train all three kinds of attention and compare them")
+    training = train.add_argument_group("training")
+    training.add_argument("--epochs", type=_whole, help="passes over the training images")
+    training.add_argument("--batch-size", type=_whole, help="images in a step")
+    training.add_argument("--lr", type=_number, help="highest learning rate")
+    training.add_argument("--weight-decay", type=_number, help="strength of the pull of all weights to 0")
+    training.add_argument("--device", help="cpu (default), cuda or cuda:N")
+    training.add_argument("--seed", type=_whole, help="of weights, order and canvases (default: 0)")
+    run = train.add_argument_group("run")
+    run.add_argument("--out", help="directory for the results (default: runs/DATE_TIME)")
+    run.add_argument("--resume", metavar="RUN", help="continue an interrupted run: its directory or checkpoint")
+    run.add_argument("--quiet", action="store_true", help="no progress bar")
+
+
+COMPARED = ("residual", "naive", "none")

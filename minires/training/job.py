@@ -1,0 +1,226 @@
+"""From a job to a finished run: build, train, measure, draw, and leave everything in one directory.
+
+A run directory holds ``config.json``, ``metrics.csv``, ``checkpoint.safetensors``, ``results.json``, ``curves.png`` and
+``masks.png``. A comparison holds one such directory for each network, and pictures and a table of all of them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minires import models, nn, optim
+from minires.device import to_device
+from minires.errors import CheckpointError
+from minires.io import write_atomically
+from minires.random import manual_seed
+from minires.training import checkpoint
+from minires.training.metrics import Evaluation, evaluate
+from minires.training.presets import Job
+from minires.training.report import NAMES
+from minires.training.sources import Source, open_source
+from minires.training.trainer import CHECKPOINT, Trainer
+
+__all__ = ["build_trainer", "compare", "load_model", "measure", "new_directory", "read_job", "run", "write_job"]
+
+CONFIG, RESULTS = "config.json", "results.json"
+COMPARED = ("residual", "naive", "none")
+
+
+def new_directory(out: str | os.PathLike[str] | None = None) -> Path:
+    """Make the directory of a new run: ``out``, or ``runs/`` with the date and time. An old run is never touched.
+
+    Raises:
+        ValueError: ``out`` exists and is not empty.
+    """
+    if out is not None:
+        path = Path(out)
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise ValueError(f"{path} exists already; choose another --out, or continue that run with --resume {path}")
+        path.mkdir(parents=True, exist_ok=True)
+        return path
+    name = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    number = 1
+    while True:
+        path = Path("runs") / (name if number == 1 else f"{name}-{number}")
+        try:
+            path.mkdir(parents=True)
+            return path
+        except FileExistsError:
+            number += 1
+
+
+def write_job(directory: Path, job: Job, compared: bool = False) -> None:
+    """Write ``config.json``."""
+    text = json.dumps({**job.to_dict(), "compare": compared}, indent=2)
+    write_atomically(directory / CONFIG, f"{text}\n".encode())
+
+
+def read_job(directory: Path) -> tuple[Job, bool]:
+    """The job of a run directory, and whether it is a comparison.
+
+    Raises:
+        CheckpointError: there is no ``config.json``, or it is damaged.
+    """
+    path = directory / CONFIG
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        compared = bool(values.pop("compare", False))
+        return Job.from_dict(values), compared
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: no such file, so {directory} is no run to continue") from None
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{path}: is damaged ({error})") from None
+
+
+def build_model(job: Job, source: Source) -> Any:
+    """The job's network, with fresh weights of the job's seed."""
+    manual_seed(job.seed)
+    options = {"num_classes": len(source.classes), **job.options}
+    if job.attention != "residual" or job.model == "small_attention":
+        options["attention"] = job.attention
+    if source.channels != 3:
+        options["in_channels"] = source.channels
+    model = models.build(job.model, **options)
+    return model.to(job.device) if job.device != "cpu" else model
+
+
+def build_trainer(job: Job, source: Source, out: Path | None = None, quiet: bool = False, label: str = "") -> Trainer:
+    """Network, optimiser, schedule and loaders of a job, ready to train.
+
+    Raises:
+        ValueError: an option of the network that it does not have.
+        DeviceError: the device is not there.
+    """
+    to_device(np.zeros(1, np.float32), job.device)  # a missing device shows here, not after the data was read
+    model = build_model(job, source)
+    optimizer = _optimizer(job, model)
+    test: Any = source.test
+    return Trainer(
+        model, optimizer, nn.CrossEntropyLoss(label_smoothing=job.label_smoothing), source.train,
+        schedule=_schedule(job, optimizer, job.epochs * len(source.train)), test_loader=test, test_every=job.test_every,
+        device=job.device, out=out, config=job.to_dict(), model_config=model.config, quiet=quiet, label=label,
+    )  # fmt: skip
+
+
+def run(job: Job, out: Path, quiet: bool = False, log: Callable[[str], None] = print) -> Evaluation:
+    """Train a job in a directory, from the beginning or from the checkpoint there; measure and draw.
+
+    Args:
+        job: what to train.
+        out: the run's directory.
+        quiet: no progress bar.
+        log: called with each line for the reader.
+
+    Returns:
+        The result of the last epoch on the test set.
+    """
+    source = open_source(job)
+    trainer = build_trainer(job, source, out, quiet, NAMES.get(job.attention, job.attention))
+    write_job(out, job)
+    if (out / CHECKPOINT).exists():
+        trainer.load(out / CHECKPOINT)
+        log(f"continuing after {trainer.epoch} of {job.epochs} epochs, step {trainer.step}")
+    started = time.perf_counter()
+    try:
+        trainer.fit(job.epochs)
+    finally:
+        if trainer.history:
+            draw_curves(out, out / "curves.png")
+    result = measure(job, trainer.model, source)
+    seconds = sum(row["seconds"] for row in trainer.history)
+    log(f"{trainer.step} steps in {seconds:.0f} s; measured and drawn in {time.perf_counter() - started - seconds:.0f} s")
+    write_results(out, {job.attention: result})
+    draw_masks(job, trainer.model, source, out / "masks.png")
+    return result
+
+
+def compare(job: Job, out: Path, quiet: bool = False, log: Callable[[str], None] = print) -> dict[str, Evaluation]:
+    """Train the job with residual attention, with naive attention and without masks, all else equal.
+
+    Networks that an interrupted comparison has trained already are not trained again.
+    """
+    write_job(out, job, compared=True)
+    results = {}
+    for attention in COMPARED:
+        directory = out / attention
+        directory.mkdir(exist_ok=True)
+        log(f"{NAMES[attention]}: {directory}")
+        results[attention] = run(job.with_(attention=attention), directory, quiet, log)
+    write_results(out, results)
+    draw_curves({NAMES[name]: out / name for name in COMPARED}, out / "curves.png")
+    return results
+
+
+def measure(job: Job, model: Any, source: Source) -> Evaluation:
+    """The network on the whole test set, with its attention where the boxes are known."""
+    loss = nn.CrossEntropyLoss(label_smoothing=job.label_smoothing)
+    localise = source.boxes and hasattr(model, "masks")
+    return evaluate(model, source.test, loss, localise=localise, device=job.device)
+
+
+def load_model(path: str | os.PathLike[str], device: str = "cpu") -> tuple[Any, Job]:
+    """The network of a checkpoint and the job that trained it. A run's directory will do as the path.
+
+    Raises:
+        CheckpointError: the file cannot be read, or the network does not fit it.
+    """
+    file = Path(path) / CHECKPOINT if Path(path).is_dir() else Path(path)
+    state = checkpoint.read(file)
+    try:
+        job = Job.from_dict(state["config"]).with_(device=device)
+        model = models.build(state["model_config"])
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise CheckpointError(f"{file}: is damaged or from another version ({error})") from None
+    checkpoint.restore(file, state, model)
+    return (model.to(device) if device != "cpu" else model).eval(), job
+
+
+def write_results(directory: Path, results: Mapping[str, Evaluation]) -> None:
+    """Write ``results.json``: what the table shows, in full precision."""
+    text = json.dumps({name: asdict(result) for name, result in results.items()}, indent=2)
+    write_atomically(directory / RESULTS, f"{text}\n".encode())
+
+
+def draw_curves(runs: Any, path: Path) -> None:
+    """Write ``curves.png``."""
+    from minires import viz  # matplotlib is slow to import, so it is loaded when there is something to draw
+
+    viz.curves(runs, path)
+
+
+def draw_masks(job: Job, model: Any, source: Source, path: Path, count: int = 6) -> None:
+    """Write ``masks.png`` for the first ``count`` test images, whatever they look like."""
+    if not any(isinstance(module, nn.AttentionModule) for module in model.modules()):
+        return
+    from minires import viz
+
+    images, shown, labels, *boxes = source.first_test_images(count)
+    x = to_device(images, job.device)
+    viz.masks(model, x, boxes[0] if boxes else None, labels, path, classes=source.classes, shown=shown)
+
+
+def _optimizer(job: Job, model: Any) -> optim.Optimizer:
+    if job.optimizer == "sgd":
+        momentum = job.momentum
+        return optim.SGD(model.named_parameters(), job.lr, momentum, weight_decay=job.weight_decay, nesterov=momentum > 0)
+    return optim.AdamW(model.named_parameters(), job.lr, weight_decay=job.weight_decay)
+
+
+def _schedule(job: Job, optimizer: optim.Optimizer, steps: int) -> optim.Schedule | None:
+    warmup = round(job.warmup * steps)
+    after: optim.Schedule
+    if job.schedule == "cosine":
+        after = optim.CosineAnnealingLR(optimizer, max(steps - warmup, 1))
+    else:
+        milestones = [round(share * steps) - warmup for share in job.milestones] if job.schedule == "multistep" else []
+        after = optim.MultiStepLR(optimizer, milestones)
+    return optim.LinearWarmup(after, warmup) if warmup else after

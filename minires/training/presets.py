@@ -1,0 +1,157 @@
+"""What a training run is made of, in one place: the data, the network, the optimiser, and how long.
+
+A :class:`Job` is plain values only, so it is also what a run writes to ``config.json`` and to its checkpoint. ``DIGITS`` is
+the main job, what ``python -m minires train`` does when it is told nothing; ``CIFAR`` is the paper's recipe (section 4.1).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any
+
+__all__ = ["CIFAR", "DIGITS", "FOLDER", "PRESETS", "Job"]
+
+_CHOICES = {
+    "data": ("digits", "cifar10", "cifar100", "folder"),
+    "attention": ("residual", "naive", "none"),
+    "optimizer": ("sgd", "adamw"),
+    "schedule": ("cosine", "multistep", "constant"),
+}
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training run.
+
+    Attributes:
+        data: "digits" (cluttered, with boxes), "cifar10", "cifar100" or "folder" (a folder of pictures for each class).
+        root: directory of the data files; not for "digits".
+        size: side of the images of a folder in pixels.
+        canvas: side of the digits' canvases in pixels.
+        digit: side of the digits in pixels.
+        clutter: fragments of other digits on each canvas.
+        noise: standard deviation of the noise on each canvas.
+        train_images: canvases drawn for each epoch, new ones in every epoch.
+        test_images: canvases of the test set.
+        model: name of the network, see ``minires.models.names()``.
+        options: arguments of the network, other than ``attention``, ``num_classes`` and ``in_channels``.
+        attention: "residual" (ARL), "naive" (NAL) or "none" (the same network without masks).
+        epochs: passes over the training images.
+        batch_size: images in a step.
+        optimizer: "adamw", or "sgd" with Nesterov momentum.
+        lr: highest learning rate.
+        momentum: of "sgd".
+        weight_decay: see the optimiser.
+        schedule: "cosine" to 0, "multistep" (÷10 at each milestone), or "constant"; per step.
+        warmup: share of all steps in which the rate rises from almost 0.
+        milestones: for "multistep", as shares of all steps.
+        label_smoothing: see ``cross_entropy``.
+        augment: move (pad 4, crop) and mirror the training images.
+        test_every: measure on the test images every so many epochs (0: at the end only). Nothing is chosen by it.
+        seed: of weights, order and canvases. The test canvases are always the same.
+        device: "cpu" or "cuda".
+    """
+
+    data: str = "digits"
+    root: str | None = None
+    size: int = 32
+    canvas: int = 28
+    digit: int = 14
+    clutter: int = 4
+    noise: float = 0.1
+    train_images: int = 4000
+    test_images: int = 2000
+    model: str = "small_attention"
+    options: Mapping[str, Any] = field(default_factory=dict)
+    attention: str = "residual"
+    epochs: int = 10
+    batch_size: int = 64
+    optimizer: str = "adamw"
+    lr: float = 0.01
+    momentum: float = 0.9
+    weight_decay: float = 0.01
+    schedule: str = "cosine"
+    warmup: float = 0.1
+    milestones: tuple[float, ...] = ()
+    label_smoothing: float = 0.0
+    augment: bool = False
+    test_every: int = 1
+    seed: int = 0
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise ValueError(f"{name}: expected one of {', '.join(choices)}, got {getattr(self, name)!r}")
+        for name in ("epochs", "batch_size", "train_images", "test_images", "size", "canvas", "digit"):
+            _need(name, getattr(self, name), 1)
+        for name in ("seed", "clutter", "test_every", "noise", "weight_decay", "momentum"):
+            _need(name, getattr(self, name), 0)
+        if not (math.isfinite(self.lr) and self.lr > 0):
+            raise ValueError(f"lr: expected a number > 0, got {self.lr}")
+        for name in ("warmup", "label_smoothing"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name}: expected a number in [0, 1), got {getattr(self, name)}")
+        if self.data != "digits" and self.root is None:
+            raise ValueError(f"root: data {self.data!r} needs the directory of its files")
+
+    def with_(self, **changes: Any) -> Job:
+        """A copy with some values changed; None means unchanged."""
+        return replace(self, **{name: value for name, value in changes.items() if value is not None})
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values that JSON can hold."""
+        values = asdict(self)
+        values["milestones"], values["options"] = list(self.milestones), _plain(self.options)
+        return values
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Job:
+        """The reverse of :meth:`to_dict`.
+
+        Raises:
+            ValueError: an unknown name or a value out of range.
+        """
+        unknown = set(values) - {each.name for each in fields(cls)}
+        if unknown:
+            raise ValueError(f"config: unknown setting {min(unknown)!r}")
+        return cls(**{**values, "milestones": tuple(values.get("milestones", ()))})
+
+
+def _need(name: str, value: float, least: int) -> None:
+    if not (math.isfinite(value) and value >= least):
+        raise ValueError(f"{name}: expected a number of at least {least}, got {value}")
+
+
+def _plain(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in options.items()}
+
+
+#: The main job: about a minute on two cores. See docs/performance.md for how these numbers were found.
+DIGITS = Job(
+    options={"widths": (48, 96), "depths": (2, 1), "stem": 16, "stem_stride": 2, "after": 0, "p": 1, "t": 1, "r": 1},
+    epochs=9,
+    lr=0.01,
+)
+
+#: The paper's recipe for CIFAR: 160,000 steps of 64 images (205 epochs), ÷10 after 64,000 and 96,000.
+CIFAR = Job(
+    data="cifar10",
+    root=".",
+    model="cifar_attention",
+    epochs=205,
+    optimizer="sgd",
+    lr=0.1,
+    weight_decay=1e-4,
+    schedule="multistep",
+    warmup=0.0,
+    milestones=(0.4, 0.6),
+    augment=True,
+)
+
+#: A user's own pictures.
+FOLDER = CIFAR.with_(data="folder", epochs=60, optimizer="adamw", lr=2e-3, weight_decay=0.05, schedule="cosine", warmup=0.05)
+
+PRESETS = {"digits": DIGITS, "cifar10": CIFAR, "cifar100": CIFAR.with_(data="cifar100"), "folder": FOLDER}
