@@ -11,7 +11,7 @@ import heapq
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from minires import tensor as _tensor
+from minires import operators
 from minires.device import array_module
 from minires.modes import Mode, detect_anomaly, enable_grad, is_grad_enabled, no_grad, state
 from minires.op import Op, Saved, op
@@ -220,7 +220,7 @@ def _own_tensor(gradient: Any) -> Any:
     if gradient is None:
         return None
     if isinstance(gradient, Tensor):
-        return _tensor.functional.clone(gradient) if gradient.requires_grad else Tensor(gradient.data.copy(order="K"))
+        return operators.functional.clone(gradient) if gradient.requires_grad else Tensor(gradient.data.copy(order="K"))
     return Tensor(array_module(gradient).array(gradient, order="K"))
 
 

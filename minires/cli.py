@@ -140,7 +140,7 @@ def _evaluate(options: argparse.Namespace) -> int:
     from minires.training import report
     from minires.training.sources import open_source
 
-    model, job = jobs.load_model(options.checkpoint, options.device)
+    model, job, _ = jobs.load_model(options.checkpoint, options.device)
     job = job.with_(root=options.root)
     print(report.table({job.attention: jobs.measure(job, model, open_source(job))}))
     return 0
@@ -150,11 +150,11 @@ def _masks(options: argparse.Namespace) -> int:
     from minires import viz
     from minires.device import to_device
     from minires.training import job as jobs
-    from minires.training.sources import class_names, read_pictures
+    from minires.training.sources import read_pictures
 
-    model, job = jobs.load_model(options.checkpoint, options.device)
+    model, job, classes = jobs.load_model(options.checkpoint, options.device)
     images, shown = read_pictures(job, options.images, options.invert)
-    viz.masks(model, to_device(images, options.device), path=options.out, classes=class_names(job), shown=shown)
+    viz.masks(model, to_device(images, options.device), path=options.out, classes=classes, shown=shown)
     print(options.out)
     return 0
 
@@ -164,7 +164,7 @@ def _info(options: argparse.Namespace) -> int:
     from minires.training import job as jobs
 
     if Path(options.model).exists():
-        model, _ = jobs.load_model(options.model)
+        model = jobs.load_model(options.model).model
     elif options.model in models.names():
         model = models.build(options.model)
     else:

@@ -8,8 +8,8 @@ import numpy as np
 
 from minires import random
 from minires.device import array_module, to_device
+from minires.operators import raw as as_raw
 from minires.tensor import Tensor
-from minires.tensor import raw as as_raw
 
 __all__ = [
     "arange", "empty", "eye", "from_numpy", "full", "full_like", "linspace", "ones", "ones_like", "rand", "randint", "randn",

@@ -58,7 +58,7 @@ def load(path: str | os.PathLike[str]) -> Any:
     try:
         with safe_open(os.fspath(path), framework="numpy") as file:
             metadata = file.metadata() or {}
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            arrays = {name: file.get_tensor(name) for name in file.keys()}
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such file") from None
     except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
@@ -146,5 +146,5 @@ def _decode(value: Any, arrays: dict[str, np.ndarray[Any, Any]]) -> Any:
 def _checksum(arrays: dict[str, np.ndarray[Any, Any]]) -> int:
     crc = 0
     for name in sorted(arrays):
-        crc = zlib.crc32(arrays[name].reshape(-1).view(np.uint8), zlib.crc32(name.encode(), crc))
+        crc = zlib.crc32(arrays[name].data.cast("B"), zlib.crc32(name.encode(), crc))
     return crc

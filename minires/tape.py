@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from minires import tensor as _tensor
+from minires import operators
 from minires.device import array_module
 from minires.errors import AnomalyError, FreedGraphError, InPlaceError, MissingRuleError
 from minires.memory import Memory
@@ -185,7 +185,7 @@ class Node:
                 inputs.append(None)
                 continue
             # An identity node in front of each input ends the walk there; what lies behind is walked by the outer pass.
-            kept[name] = _tensor.functional.clone(kept[name])
+            kept[name] = operators.functional.clone(kept[name])
             inputs.append(kept[name])
         with enable_grad():
             out = self.op.defined(*(kept[name] for name in self.op.parameters))
@@ -219,9 +219,9 @@ class Node:
                     f"{self.op.name}: its rule returned a gradient of shape {tuple(gradient.shape)} for input number "
                     f"{number}, which has shape {shape}"
                 )
-            gradient = _tensor.functional.sum_to_size(gradient, shape)
+            gradient = operators.functional.sum_to_size(gradient, shape)
         if gradient.dtype != dtype:
-            gradient = _tensor.functional.cast(gradient, dtype)
+            gradient = operators.functional.cast(gradient, dtype)
         return gradient
 
 

@@ -3,7 +3,7 @@
 import sys
 import typing
 
-from minires import tensor as _tensor
+from minires import operators
 from minires.functional.activation import *  # noqa: F403
 from minires.functional.arithmetic import *  # noqa: F403
 from minires.functional.convolution import *  # noqa: F403
@@ -14,4 +14,4 @@ from minires.functional.shaping import *  # noqa: F403
 from minires.functional.upsampling import *  # noqa: F403
 from minires.functional.windows import *  # noqa: F403
 
-_tensor.functional = typing.cast(typing.Any, sys.modules[__name__])
+operators.functional = typing.cast(typing.Any, sys.modules[__name__])

@@ -29,7 +29,7 @@ def floating(input: Any) -> Any:
 def _operands(op: str, input: Any, other: Any) -> tuple[Any, Any]:
     """Two operands that fit: their shapes broadcast, and integers have taken the dtype of a floating point partner."""
     shape, other_shape = getattr(input, "shape", ()), getattr(other, "shape", ())
-    if shape != other_shape and any(1 != m != n != 1 for m, n in zip(shape[::-1], other_shape[::-1], strict=False)):
+    if shape != other_shape and any(m != n and 1 not in (m, n) for m, n in zip(shape[::-1], other_shape[::-1], strict=False)):
         rule = "from the last axis on, sizes must be equal or one of them 1 (broadcasting)"
         raise ShapeError(op, rule, input=(shape, ""), other=(other_shape, ""))
     kinds = _kind(input), _kind(other)

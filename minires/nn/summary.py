@@ -165,7 +165,7 @@ def summary(model: Module, input_shape: tuple[int, ...], depth: int | None = Non
         level = path.count(".") + 1 if path else 0
         leaf = not module._modules
         if level == depth or (leaf and (depth is None or level < depth)) or (path and module._parameters and not leaf):
-            macs = sum(m for p, _, m in calls.log if p == path or p.startswith(f"{path}."))
+            macs = sum(m for p, _, m in calls.log if not path or p == path or p.startswith(f"{path}."))
             result.rows.append(Row(path, type(module).__name__, output_shape, count_parameters(module), macs))
     return result
 

@@ -57,7 +57,9 @@ class Adam(Optimizer):
         """The two running means."""
         return ["exp_avg", "exp_avg_sq"]
 
-    def update(self, group: dict[str, Any], steps: int, weight: Any, gradient: Any, scratch: Any, state: dict[str, Any]) -> None:
+    def update(
+        self, group: dict[str, Any], steps: int, weight: Any, gradient: Any, scratch: Any, state: dict[str, Any]
+    ) -> None:
         """The rule in the head of the class, on one block."""
         xp = array_module(weight)
         beta1, beta2 = group["betas"]

@@ -65,7 +65,8 @@ class FlatBuffer:
             if parameter.data is self._adopted[i]:
                 continue
             values = parameter.data
-            if values.shape != self._views[i].shape or values.dtype != self.data.dtype or array_module(values) is not self._xp:
+            kind = (values.shape, values.dtype, array_module(values))
+            if kind != (self._views[i].shape, self.data.dtype, self._xp):
                 raise ValueError(
                     f"optimizer: parameter {i} is now {values.dtype} {values.shape} on {parameter.device}, it was "
                     f"{self.data.dtype} {self._views[i].shape}; make a new optimizer after moving or changing a model"

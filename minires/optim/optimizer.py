@@ -55,7 +55,9 @@ class Optimizer(ABC):
         """Names of the arrays that this optimiser keeps for each parameter of the group."""
 
     @abstractmethod
-    def update(self, group: dict[str, Any], steps: int, weight: Any, gradient: Any, scratch: Any, state: dict[str, Any]) -> None:
+    def update(
+        self, group: dict[str, Any], steps: int, weight: Any, gradient: Any, scratch: Any, state: dict[str, Any]
+    ) -> None:
         """The update rule on one block, in place; see :data:`minires.optim.flat.Update`."""
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
@@ -104,7 +106,7 @@ class Optimizer(ABC):
                 loss = closure()
         for group, buffers in zip(self.param_groups, self._buffers, strict=True):
             for buffer in buffers:
-                buffer.apply(lambda *block, group=group: self.update(group, *block))  # type: ignore[misc]
+                buffer.apply(lambda *block, group=group: self.update(group, *block))
         return loss
 
     # -------------------------------------------------------------------------------- saving
@@ -153,8 +155,8 @@ class Optimizer(ABC):
             value = saved.get(name, 0)
             value = value.data if isinstance(value, Tensor) else value
             if getattr(value, "shape", target.shape) != target.shape or (saved["step"] and name not in saved):
-                have = getattr(value, "shape", "nothing")
-                raise ValueError(f"load_state_dict: {name} of parameter {number} should have shape {target.shape}, got {have}")
+                have, want = getattr(value, "shape", "nothing"), target.shape
+                raise ValueError(f"load_state_dict: {name} of parameter {number} should have shape {want}, got {have}")
             target[...] = value
 
     def _all(self) -> list[Tensor]:

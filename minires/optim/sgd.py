@@ -55,7 +55,9 @@ class SGD(Optimizer):
         """The momentum, if there is any."""
         return ["momentum_buffer"] if group["momentum"] else []
 
-    def update(self, group: dict[str, Any], steps: int, weight: Any, gradient: Any, scratch: Any, state: dict[str, Any]) -> None:
+    def update(
+        self, group: dict[str, Any], steps: int, weight: Any, gradient: Any, scratch: Any, state: dict[str, Any]
+    ) -> None:
         """The rule in the head of the class, on one block."""
         xp = array_module(weight)
         momentum = group["momentum"]

@@ -16,7 +16,7 @@ from minires.errors import CheckpointError
 __all__ = ["FORMAT", "read", "restore", "snapshot", "write"]
 
 FORMAT = 1  # raised when the meaning of a file changes
-_REQUIRED = ("model", "model_config", "config", "epoch", "history")
+_REQUIRED = ("model", "model_config", "config", "classes", "epoch", "history")
 
 
 def snapshot(model: Any, optimizer: Any = None, schedule: Any = None, loader: Any = None, **more: Any) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -29,7 +29,7 @@ from minires.training.report import NAMES
 from minires.training.sources import Source, open_source
 from minires.training.trainer import CHECKPOINT, Trainer
 
-__all__ = ["build_trainer", "compare", "load_model", "measure", "new_directory", "read_job", "run", "write_job"]
+__all__ = ["Trained", "build_trainer", "compare", "load_model", "measure", "new_directory", "read_job", "run", "write_job"]
 
 CONFIG, RESULTS = "config.json", "results.json"
 COMPARED = ("residual", "naive", "none")
@@ -107,7 +107,8 @@ def build_trainer(job: Job, source: Source, out: Path | None = None, quiet: bool
     return Trainer(
         model, optimizer, nn.CrossEntropyLoss(label_smoothing=job.label_smoothing), source.train,
         schedule=_schedule(job, optimizer, job.epochs * len(source.train)), test_loader=test, test_every=job.test_every,
-        device=job.device, out=out, config=job.to_dict(), model_config=model.config, quiet=quiet, label=label,
+        device=job.device, out=out, config=job.to_dict(), model_config=model.config, classes=source.classes,
+        quiet=quiet, label=label,
     )  # fmt: skip
 
 
@@ -167,8 +168,16 @@ def measure(job: Job, model: Any, source: Source) -> Evaluation:
     return evaluate(model, source.test, loss, localise=localise, device=job.device)
 
 
-def load_model(path: str | os.PathLike[str], device: str = "cpu") -> tuple[Any, Job]:
-    """The network of a checkpoint and the job that trained it. A run's directory will do as the path.
+class Trained(NamedTuple):
+    """A trained network, the job that trained it, and the names of its classes."""
+
+    model: Any
+    job: Job
+    classes: list[str]
+
+
+def load_model(path: str | os.PathLike[str], device: str = "cpu") -> Trained:
+    """The network of a checkpoint, in evaluation mode. A run's directory will do as the path.
 
     Raises:
         CheckpointError: the file cannot be read, or the network does not fit it.
@@ -181,7 +190,7 @@ def load_model(path: str | os.PathLike[str], device: str = "cpu") -> tuple[Any, 
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise CheckpointError(f"{file}: is damaged or from another version ({error})") from None
     checkpoint.restore(file, state, model)
-    return (model.to(device) if device != "cpu" else model).eval(), job
+    return Trained((model.to(device) if device != "cpu" else model).eval(), job, list(state["classes"]))
 
 
 def write_results(directory: Path, results: Mapping[str, Evaluation]) -> None:

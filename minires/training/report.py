@@ -48,10 +48,7 @@ def _layout(rows: list[tuple[str, ...]], groups: tuple[str, ...] | None) -> str:
     """Columns of even width: words to the left, numbers to the right; a rule under the head and above the last row."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     words = {0, 2} if groups else {0}
-    lines = [
-        "  ".join(f"{cell:<{w}}" if i in words else f"{cell:>{w}}" for i, (cell, w) in enumerate(zip(row, widths, strict=True)))
-        for row in rows
-    ]
+    lines = ["  ".join(row[i].ljust(w) if i in words else row[i].rjust(w) for i, w in enumerate(widths)) for row in rows]
     rule = "-" * len(lines[0])
     lines = [lines[0], rule, *lines[1:]]
     if groups:

@@ -26,6 +26,7 @@ from minires.data import (
     read_image,
     resize,
 )
+from minires.data.transforms import Transform
 from minires.training.presets import Job
 
 __all__ = ["Source", "open_source", "read_pictures"]
@@ -74,7 +75,7 @@ def open_source(job: Job) -> Source:
         return _digits(job)
     train, test, side = _pictures(job)
     normalize = Normalize(*_statistics(job))
-    moves = [PadCrop(4), RandomHorizontalFlip()] if job.augment else []
+    moves: list[Transform] = [PadCrop(4), RandomHorizontalFlip()] if job.augment else []
     classes = (train.dataset if isinstance(train, Subset) else train).classes  # type: ignore[attr-defined]
     return Source(
         DataLoader(train, job.batch_size, shuffle=True, seed=job.seed, transform=Compose([*moves, ToFloat(), normalize])),
@@ -135,12 +136,3 @@ def _statistics(job: Job) -> tuple[Sequence[float], Sequence[float]]:
     if job.data == "cifar100":
         return (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)
     return (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
-
-
-def class_names(job: Job) -> Sequence[str] | None:
-    """The names of a job's classes if they are known without its data, else None."""
-    if job.data == "folder" and not Path(job.root or ".").is_dir():
-        return None
-    if job.data in ("cifar10", "cifar100"):
-        return None
-    return open_source(job).classes

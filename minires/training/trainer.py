@@ -59,6 +59,7 @@ class Trainer:
         out: directory for ``metrics.csv`` and ``checkpoint.safetensors``, made if missing; None writes nothing.
         config: plain values that describe the run; kept in the checkpoint.
         model_config: what ``minires.models.build`` needs to build the model again; kept in the checkpoint.
+        classes: names of the classes; kept in the checkpoint.
         callbacks: called with the trainer and the row of metrics after each epoch.
         quiet: no progress bar.
         label: what the progress bar says first.
@@ -84,6 +85,7 @@ class Trainer:
         out: str | Path | None = None,
         config: dict[str, Any] | None = None,
         model_config: dict[str, Any] | None = None,
+        classes: Sequence[str] = (),
         callbacks: Sequence[Callback] = (),
         quiet: bool = False,
         label: str = "",
@@ -92,6 +94,7 @@ class Trainer:
         self.train_loader, self.test_loader, self.test_every = train_loader, test_loader, test_every
         self.device, self.out = device, Path(out) if out is not None else None
         self.config, self.model_config = config or {}, model_config or {}
+        self.classes = list(classes)
         self.callbacks, self.quiet, self.label = list(callbacks), quiet, label
         self.epoch = self.step = 0
         self.history: list[dict[str, Any]] = []
@@ -143,6 +146,7 @@ class Trainer:
         state = checkpoint.snapshot(
             self.model, self.optimizer, self.schedule, self.train_loader, epoch=self.epoch, step=self.step,
             history=self.history, sums=self._sums, config=self.config, model_config=self.model_config,
+            classes=self.classes,
         )  # fmt: skip
         checkpoint.write(self.checkpoint_path, state)
         if self.history:

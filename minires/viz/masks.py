@@ -79,6 +79,7 @@ class _Sheet:
         self.width = LEFT + PANEL + sum(MODULE_GAP + n * PANEL + (n - 1) * GAP for n in self.panels) + RIGHT
         self.height = TOP + rows * (PANEL + ROW_GAP) - ROW_GAP + 0.16 + BOTTOM
         self.figure = Picture(self.width, self.height)
+        self.joined = sorted({_joined_name(module) for module in modules if module.mask is not None})
         means = [_array(module.mask).mean(axis=1) for module in modules if module.mask is not None]
         self.low = min((float(m.min()) for m in means), default=0.0)
         self.high = max((float(m.max()) for m in means), default=1.0)
@@ -133,12 +134,10 @@ class _Sheet:
 
     def finish(self, with_boxes: bool, with_masks: bool) -> None:
         """Colour bar, key of the markers, caption."""
-        lines = [
-            "F, (1 + M)·F: mean magnitude over channels, one scale for each image and module. M: mean over channels, one scale."
-        ]
-        if not with_masks:
-            lines = ["F: mean magnitude over channels, one scale for each image and module."]
-        self.figure.text(LEFT / self.width, 0.07 / self.height, lines[0], fontsize=7.5, color=GREY, va="bottom")
+        names = " and ".join(["F", *self.joined])
+        text = f"{names}: mean magnitude over channels, a scale for each image and module."
+        text += " M: mean over channels, one scale." if with_masks else ""
+        self.figure.text(LEFT / self.width, 0.07 / self.height, text, fontsize=7.5, color=GREY, va="bottom")
         self._key(with_boxes)
         if with_masks:
             self._color_bar()
@@ -166,10 +165,11 @@ class _Sheet:
         place = ((self.width - RIGHT - width - 0.1) / self.width, 0.42 / self.height, width / self.width, 0.09 / self.height)
         axes = self.figure.add_axes(place)
         bar = self.figure.colorbar(ScalarMappable(Normalize(self.low, self.high), MASK), cax=axes, orientation="horizontal")
-        bar.outline.set_visible(False)  # type: ignore[operator]
+        bar.outline.set_visible(False)
         bar.set_ticks([self.low, self.high], labels=[f"{self.low:.2f}", f"{self.high:.2f}"])
         bar.ax.tick_params(labelsize=8, colors=BLACK, length=0, pad=2)
-        self.figure.text(place[0] - 0.08 / self.width, 0.465 / self.height, "M", fontsize=9, color=BLACK, ha="right", va="center")
+        left, middle = place[0] - 0.08 / self.width, 0.465 / self.height
+        self.figure.text(left, middle, "M", fontsize=9, color=BLACK, ha="right", va="center")
 
 
 def _run(model: Any, x: Tensor) -> tuple[Array, list[Any]]:

@@ -23,7 +23,7 @@ from minires.kernels.window import Window
 __all__ = ["max_pool", "max_pool_gather", "max_pool_scatter"]
 
 #: Bytes of input in a block: with its outputs and the masks it stays in the second-level cache.
-_BLOCK_BYTES = 1 << 19
+_BLOCK_BYTES = 1 << 20
 
 Block = tuple[slice, slice]  # images, output rows
 
@@ -83,14 +83,12 @@ def _running_maximum(x: Any, best: Any, winners: Any, taps: list[Any], nan_wins:
 def max_pool_scatter(dy: Any, offsets: Any, window: Window) -> Any:
     """Add every dy (N, C, H', W') to zeros of (N, C, H, W), at the place where its window had its maximum."""
     dy, offsets = _nhwc(dy), _nhwc(offsets)
-    channels = dy.shape[3]
-    dx = aligned_empty((len(dy), *window.input_size, channels), dy.dtype)  # (N, H, W, C)
+    dx = aligned_empty((len(dy), *window.input_size, dy.shape[3]), dy.dtype)  # (N, H, W, C)
+    finder = _Finder(window, dy.shape[3])
 
-    def scatter(block: Block) -> None:
-        images = block[0]
+    def scatter(images: slice) -> None:
         dx[images] = 0  # here, so that the additions find it in the cache
-        positions = _positions(offsets[images], window)
-        np.add.at(dx[images].reshape(-1), positions.reshape(-1), dy[images].reshape(-1))
+        np.add.at(dx[images].reshape(-1), finder.positions(offsets[images]).reshape(-1), dy[images].reshape(-1))
 
     parallel_blocks(scatter, _whole_images(dx))
     return _nchw(dx)
@@ -100,28 +98,35 @@ def max_pool_gather(x: Any, offsets: Any, window: Window) -> Any:
     """The value of x (N, C, H, W) where every window had its maximum: (N, C, H', W')."""
     x, offsets = np.ascontiguousarray(_nhwc(x)), _nhwc(offsets)
     y = aligned_empty(offsets.shape, x.dtype)  # (N, H', W', C)
+    finder = _Finder(window, x.shape[3])
 
-    def gather(block: Block) -> None:
-        images = block[0]
-        positions = _positions(offsets[images], window)
-        np.take(x[images].reshape(-1), positions, out=y[images], mode="clip")  # "raise" would buffer the output
+    def gather(images: slice) -> None:  # mode "raise" would buffer the output
+        np.take(x[images].reshape(-1), finder.positions(offsets[images]), out=y[images], mode="clip")
 
     parallel_blocks(gather, _whole_images(x))
     return _nchw(y)
 
 
-def _positions(offsets: Any, window: Window) -> Any:
-    """Where the winners lie in the flat memory of a block of images: offsets (n, H', W', C) -> integers of that shape."""
-    width, channels = window.input_size[1], offsets.shape[3]
-    cells = np.arange(window.cells)
-    steps = cells // window.kernel[1] * window.dilation[0] * width + cells % window.kernel[1] * window.dilation[1]
-    positions = scratch(0, offsets.shape, np.intp)
-    np.take(steps * channels, offsets, out=positions, mode="clip")
-    corner = window.origins(0)[:, None] * width + window.origins(1)  # (H', W'): cell 0 of every window
-    positions += corner[:, :, None] * channels + np.arange(channels)  # (H', W', C)
-    image_size = window.input_size[0] * width * channels
-    positions += np.arange(len(offsets))[:, None, None, None] * image_size
-    return positions
+class _Finder:
+    """Turns the numbers of winning cells into positions in the flat memory of a block of images (n, H, W, C)."""
+
+    def __init__(self, window: Window, channels: int) -> None:
+        width = window.input_size[1]
+        cells = np.arange(window.cells)
+        down, right = cells // window.kernel[1] * window.dilation[0], cells % window.kernel[1] * window.dilation[1]
+        corners = window.origins(0)[:, None] * width + window.origins(1)  # (H', W'): cell 0 of every window
+        self._steps = (down * width + right) * channels
+        self._corners = corners[:, :, None] * channels + np.arange(channels)  # (H', W', C)
+        self._image_size = window.input_size[0] * width * channels
+
+    def positions(self, offsets: Any) -> Any:
+        """Cell numbers (n, H', W', C) as integers of that shape, in scratch memory."""
+        found = scratch(0, offsets.shape, np.intp)
+        np.take(self._steps, offsets, out=found, mode="clip")
+        found += self._corners
+        if len(offsets) > 1:
+            found += np.arange(0, len(offsets) * self._image_size, self._image_size)[:, None, None, None]
+        return found
 
 
 def _blocks(images: int, rows: int, row_bytes: int) -> list[Block]:
@@ -135,12 +140,15 @@ def _blocks(images: int, rows: int, row_bytes: int) -> list[Block]:
     ]
 
 
-def _whole_images(array: Any) -> list[Block]:
-    """Blocks that never share an image: windows overlap, and two threads must not add to the same place."""
+def _whole_images(array: Any) -> list[slice]:
+    """Blocks that never share an image: windows overlap, and two threads must not add to the same place.
+
+    A quarter of the usual size, because a position takes 8 bytes.
+    """
     if not array.size:
         return []
-    at_once = max(1, _BLOCK_BYTES // array[0].nbytes)
-    return [(slice(n, min(n + at_once, len(array))), slice(None)) for n in range(0, len(array), at_once)]
+    at_once = max(1, _BLOCK_BYTES // 4 // array[0].nbytes)
+    return [slice(n, min(n + at_once, len(array))) for n in range(0, len(array), at_once)]
 
 
 def _nhwc(array: Any) -> Any:
