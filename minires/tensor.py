@@ -167,7 +167,7 @@ class Tensor(Operators):
     def __deepcopy__(self: _T, memo: dict[int, Any]) -> _T:
         """A leaf with memory of its own, in the same memory layout, without gradient, hooks and locks."""
         if self._node is not None:
-            raise ValueError("deepcopy: only leaves can be copied, this Tensor is the result of a recorded op; detach() it first")
+            raise ValueError("deepcopy: only leaves can be copied; this Tensor is the result of an op, detach() it first")
         out = type(self)(array_module(self._array).array(self._array, order="K"), self._requires_grad)
         memo[id(self)] = out
         return out

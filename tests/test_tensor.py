@@ -253,3 +253,11 @@ def test_cuda_without_cupy_says_what_to_install():
 def test_importing_minires_is_light():
     code = "import sys, minires; print(sorted({'matplotlib', 'cupy', 'PIL', 'torch'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+
+
+def test_every_public_name_is_there_and_the_rest_is_an_error():
+    for name in mr.__all__:
+        assert getattr(mr, name) is not None
+    assert set(dir(mr)) == set(mr.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        mr.nothing  # noqa: B018

@@ -1,5 +1,5 @@
 """The gradient checker."""
 
-from minires.checking.gradcheck import InputReport as InputReport
-from minires.checking.gradcheck import Report as Report
-from minires.checking.gradcheck import gradcheck as gradcheck
+from minires.checking.check import InputReport as InputReport
+from minires.checking.check import Report as Report
+from minires.checking.check import gradcheck as gradcheck

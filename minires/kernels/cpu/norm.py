@@ -146,7 +146,7 @@ def batch_norm_backward(
     With x̂ the normalised input and g the gradient behind the ReLU, dbias = Σg and dweight = Σg·x̂. The input's is
     weight/std·(g - mean(g) - x̂·mean(g·x̂)) if the statistics are the batch's (``training``), else weight/std·g.
     """
-    x_all, dy_all = _as_matrix(input), _as_matrix(grad_output)
+    x_all, dy_all = _as_matrix(input), _as_matrix(grad_output.astype(input.dtype, copy=False))
     dx, dx_all = _new_like(input)
     blocks, fold = _split(x_all)
     scales, *_ = _affine(mean, variance, weight, bias, eps, fold, input.dtype)
