@@ -81,6 +81,12 @@ class Op(Generic[P]):
     def __repr__(self) -> str:
         return f"<op {self.name}{self.__signature__}>"
 
+    @property
+    def source(self) -> str:
+        """The source text of what the op computes and of its rule, to be read: ``print(sigmoid.source)``."""
+        parts = (self.forward, self.rule, self.defined)
+        return "\n\n".join(inspect.getsource(part).rstrip() for part in parts if part is not None)
+
     def backward(self, rule: _F) -> _F:
         """Decorator: ``rule`` computes the gradients of the inputs; its parameter names say what it needs."""
         self.rule = rule

@@ -28,10 +28,12 @@ def floating(input: Any) -> Any:
 
 def _operands(op: str, input: Any, other: Any) -> tuple[Any, Any]:
     """Two operands that fit: their shapes broadcast, and integers have taken the dtype of a floating point partner."""
-    shape, other_shape = getattr(input, "shape", ()), getattr(other, "shape", ())
-    if shape != other_shape and any(m != n and 1 not in (m, n) for m, n in zip(shape[::-1], other_shape[::-1], strict=False)):
-        rule = "from the last axis on, sizes must be equal or one of them 1 (broadcasting)"
-        raise ShapeError(op, rule, input=(shape, ""), other=(other_shape, ""))
+    shapes = getattr(input, "shape", ()), getattr(other, "shape", ())
+    if shapes[0] != shapes[1]:
+        sizes = zip(shapes[0][::-1], shapes[1][::-1], strict=False)
+        if any(m != n and 1 not in (m, n) for m, n in sizes):
+            rule = "from the last axis on, sizes must be equal or one of them 1 (broadcasting)"
+            raise ShapeError(op, rule, input=(shapes[0], ""), other=(shapes[1], ""))
     kinds = _kind(input), _kind(other)
     if kinds == ("integer", "float"):
         input = input.astype(getattr(other, "dtype", "float32"))
@@ -41,7 +43,7 @@ def _operands(op: str, input: Any, other: Any) -> tuple[Any, Any]:
 
 
 def _kind(operand: Any) -> str:
-    """What an operand is: "integer" (an array of them), "float" (an array or a Python float), "number" (a Python integer)."""
+    """What an operand is: "integer" (an array of them), "float" (array or Python float), "number" (Python's integers)."""
     dtype = getattr(operand, "dtype", None)
     if dtype is None:
         return "float" if isinstance(operand, float) else "number"

@@ -10,6 +10,7 @@ import string
 from collections.abc import Sequence
 from typing import Any
 
+from minires import kernels
 from minires.device import Array, array_module
 from minires.errors import ShapeError
 from minires.functional.shaping import expand, reshape, transpose, unsqueeze
@@ -32,7 +33,7 @@ def matmul(input: Array, other: Array) -> Array:
         axes = _matrix_axes(ndims[0], "M K"), _matrix_axes(ndims[1], "K N")
         raise ShapeError("matmul", rule, input=(input.shape, axes[0]), other=(other.shape, axes[1]))
     try:
-        return array_module(input).matmul(input, other)
+        return kernels.of(input).matmul(input, other)
     except ValueError:
         rule = "the axes before the last two must be equal, or 1"
         raise ShapeError("matmul", rule, input=(input.shape, ""), other=(other.shape, "")) from None
@@ -83,7 +84,7 @@ def linear(input: Array, weight: Array, bias: Array | None = None) -> Array:
     if bias is not None and bias.shape != weight.shape[:1]:
         rule = "bias must have one element for each output"
         raise ShapeError("linear", rule, bias=(bias.shape, "O"), weight=(weight.shape, "O I"))
-    out = _as_matrix(input) @ weight.T  # (N, O)
+    out = kernels.of(input).matmul(_as_matrix(input), weight.T)  # (N, O)
     if bias is not None:
         out = out + bias
     return out.reshape((*input.shape[:-1], weight.shape[0]))

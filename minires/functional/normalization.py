@@ -11,6 +11,7 @@ The variance is the biased one (divided by n); only running_var collects the unb
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,10 +22,12 @@ from minires.functional.arithmetic import sqrt, where
 from minires.functional.reduction import mean
 from minires.functional.shaping import reshape
 from minires.kernels import of as kernels_of
-from minires.op import Op, op
+from minires.op import Op, Saved, op
 from minires.tensor import Tensor
 
-__all__ = ["batch_norm", "batch_norm_relu", "group_norm", "instance_norm", "layer_norm", "standardize"]
+__all__ = ["batch_norm", "batch_norm_relu", "group_norm", "instance_norm", "layer_norm"]
+
+Running = tuple[Any, Any]  # (running_mean, running_var): Tensors, arrays or None
 
 
 # ------------------------------------------------------------------------------------ batch norm
@@ -32,10 +35,12 @@ __all__ = ["batch_norm", "batch_norm_relu", "group_norm", "instance_norm", "laye
 
 @op
 def _batch_norm(
-    input: Array, weight: Array | None, bias: Array | None, mean: Any, variance: Any, training: bool, eps: float
+    input: Array, weight: Array | None, bias: Array | None, running: Running, training: bool, momentum: float, eps: float
 ) -> Array:
-    """Batch norm with the statistics given: those of ``input`` itself if ``training``, else constants."""
-    return kernels_of(input).batch_norm(input, mean, variance, weight, bias, eps, relu=False)
+    """Batch norm; ``running`` is (running_mean, running_var), and updated if ``training``."""
+    mean, variance = _statistics(input, running, training, momentum)
+    y = kernels_of(input).batch_norm(input, mean, variance, weight, bias, eps, relu=False)
+    return Saved(y, mean=mean, variance=variance)
 
 
 @_batch_norm.backward
@@ -50,21 +55,23 @@ def _(
 
 @_batch_norm.definition
 def _(
-    input: Array, weight: Array | None, bias: Array | None, mean: Any, variance: Any, training: bool, eps: float
+    input: Array, weight: Array | None, bias: Array | None, running: Running, training: bool, momentum: float, eps: float
 ) -> Any:
     shape = (1, input.shape[1], *(1 for _ in input.shape[2:]))
     if training:
         return _affine(standardize(input, (0, *range(2, input.ndim)), eps), weight, bias, shape)
-    mean, variance = (each.astype(input.dtype).reshape(shape) for each in (mean, variance))
+    mean, variance = (each.astype(input.dtype).reshape(shape) for each in running)
     return _affine((input - mean) / (variance + eps) ** 0.5, weight, bias, shape)
 
 
 @op
 def _batch_norm_relu(
-    input: Array, weight: Array | None, bias: Array | None, mean: Any, variance: Any, training: bool, eps: float
+    input: Array, weight: Array | None, bias: Array | None, running: Running, training: bool, momentum: float, eps: float
 ) -> Array:
     """Batch norm and ReLU in one pass over the memory."""
-    return kernels_of(input).batch_norm(input, mean, variance, weight, bias, eps, relu=True)
+    mean, variance = _statistics(input, running, training, momentum)
+    y = kernels_of(input).batch_norm(input, mean, variance, weight, bias, eps, relu=True)
+    return Saved(y, mean=mean, variance=variance)
 
 
 @_batch_norm_relu.backward
@@ -79,9 +86,9 @@ def _(
 
 @_batch_norm_relu.definition
 def _(
-    input: Array, weight: Array | None, bias: Array | None, mean: Any, variance: Any, training: bool, eps: float
+    input: Array, weight: Array | None, bias: Array | None, running: Running, training: bool, momentum: float, eps: float
 ) -> Any:
-    return relu(_batch_norm.defined(input, weight, bias, mean, variance, training, eps))  # type: ignore[misc]
+    return relu(_batch_norm.defined(input, weight, bias, running, training, momentum, eps))  # type: ignore[misc]
 
 
 def batch_norm(
@@ -145,27 +152,31 @@ def _run(
     momentum: float,
     eps: float,
 ) -> Tensor:
-    """Find the statistics, update the running ones, normalise."""
-    x = _raw(input)
-    _check_batch_norm(normalize.name, x, running_mean=running_mean, running_var=running_var, weight=weight, bias=bias)
-    if not training:
-        if running_mean is None or running_var is None:
-            raise ValueError(f"{normalize.name}: with training=False, running_mean and running_var must be given, got None")
-        # Copies: the backward pass needs them as they are now, though training may change the running ones before it runs.
-        mean, variance = _raw(running_mean).copy(), _raw(running_var).copy()
-    elif x.dtype.kind == "c":  # a derivative is being taken by a complex step; the definition finds the statistics itself
-        mean = variance = None
+    """Check the arguments, then normalise."""
+    name, shape = normalize.name, tuple(getattr(input, "shape", ()))
+    _check_batch_norm(name, _raw(input), running_mean=running_mean, running_var=running_var, weight=weight, bias=bias)
+    if training:
+        if math.prod(shape) == shape[1] > 0:
+            raise ValueError(f"{name}: expected more than 1 value per channel when training, got input of shape {shape}")
+        running: Running = (running_mean, running_var)
     else:
-        count = x.size // x.shape[1] if x.shape[1] else 0
-        if count == 1:
-            raise ValueError(
-                f"{normalize.name}: expected more than 1 value per channel when training, got input of shape {x.shape}"
-            )
-        mean, variance = kernels_of(x).batch_statistics(x)
-        if count:
-            _update(running_mean, mean, momentum)
-            _update(running_var, variance * (count / (count - 1)), momentum)
-    return normalize(input, weight, bias, mean, variance, training, eps)
+        if running_mean is None or running_var is None:
+            raise ValueError(f"{name}: with training=False, running_mean and running_var must be given, got None")
+        # Copies: the backward pass needs them as they are now, though training may change the running ones before it runs.
+        running = (_raw(running_mean).copy(), _raw(running_var).copy())
+    return normalize(input, weight, bias, running, training, momentum, eps)
+
+
+def _statistics(input: Any, running: Running, training: bool, momentum: float) -> Running:
+    """The mean and the biased variance to normalise by; in training those of ``input``, which the running ones then follow."""
+    if not training:
+        return running
+    mean, variance = kernels_of(input).batch_statistics(input)
+    if input.size:
+        count = input.size // input.shape[1]
+        _update(running[0], mean, momentum)
+        _update(running[1], variance * (count / (count - 1)), momentum)
+    return mean, variance
 
 
 def _update(running: Any, new: Any, momentum: float) -> None:
@@ -204,7 +215,7 @@ def standardize(input: Array, dim: tuple[int, ...], eps: float = 1e-5) -> Array:
 
 @standardize.backward
 def _(dy: Array, y: Array, input: Array, dim: tuple[int, ...], eps: float) -> Any:
-    """dx = (dy - mean(dy) - y·mean(dy·y)) / std: the direct path, the path through the mean, and that through the variance."""
+    """dx = (dy - mean(dy) - y·mean(dy·y)) / std: the direct path, that through the mean, that through the variance."""
     centred = dy - mean(dy, dim, keepdim=True) - y * mean(dy * y, dim, keepdim=True)
     return centred / standard_deviation(input, dim, eps)
 
@@ -238,10 +249,12 @@ def layer_norm(
     shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
     first = input.ndim - len(shape)
     if not shape or first < 0 or tuple(input.shape[first:]) != shape:
-        raise ShapeError("layer_norm", f"the last axes of the input must be normalized_shape {shape}", input=(input.shape, ""))
+        rule = f"the last axes of the input must be normalized_shape {shape}"
+        raise ShapeError("layer_norm", rule, input=(input.shape, ""))
     for key, vector in {"weight": weight, "bias": bias}.items():
         if vector is not None and tuple(vector.shape) != shape:
-            raise ShapeError("layer_norm", f"{key} must have the shape {shape}", input=(input.shape, ""), **{key: (vector.shape, "")})
+            operands = {"input": (input.shape, ""), key: (vector.shape, "")}
+            raise ShapeError("layer_norm", f"{key} must have the shape {shape}", **operands)
     _check_floating("layer_norm", input)
     return _affine(standardize(input, tuple(range(first, input.ndim)), eps), weight, bias, shape)
 
@@ -312,7 +325,7 @@ def instance_norm(
     return _affine(standardize(input, axes, eps), weight, bias, (x.shape[1], *(1 for _ in axes)))
 
 
-def _affine(input: Any, weight: Any, bias: Any, shape: tuple[int, ...]) -> Any:
+def _affine(input: Tensor, weight: Any, bias: Any, shape: tuple[int, ...]) -> Tensor:
     """input·weight + bias, both read as ``shape``; either may be None."""
     if weight is not None:
         input = input * reshape(weight, shape)

@@ -228,7 +228,11 @@ def _freedom(op: str, dim: Dims, shape: tuple[int, ...], correction: int) -> flo
 @op
 def variance(input: Array, dim: Dims, keepdim: bool, correction: int) -> Array:
     """Σ(x - mean)² / (n - correction)."""
-    axes, freedom = axes_of("var", dim, input.shape), _freedom("var", dim, input.shape, correction)
+    return _variance("var", input, dim, keepdim, correction)
+
+
+def _variance(op: str, input: Any, dim: Dims, keepdim: bool, correction: int) -> Any:
+    axes, freedom = axes_of(op, dim, input.shape), _freedom(op, dim, input.shape, correction)
     centred = input - input.mean(axis=axes, keepdims=True)
     return (centred * centred).sum(axis=axes, keepdims=keepdim) / freedom
 
@@ -243,7 +247,7 @@ def _(dy: Array, input: Array, dim: Dims, correction: int) -> Any:
 @op
 def deviation(input: Array, dim: Dims, keepdim: bool, correction: int) -> Array:
     """√(Σ(x - mean)² / (n - correction))."""
-    return array_module(input).sqrt(variance(input, dim, keepdim, correction))
+    return array_module(input).sqrt(_variance("std", input, dim, keepdim, correction))
 
 
 @deviation.backward
@@ -273,9 +277,9 @@ def logsumexp(input: Array, dim: Dims, keepdim: bool = False) -> Array:
 
 @logsumexp.backward
 def _(dy: Array, y: Array, input: Array, dim: Dims) -> Any:
-    """∂y/∂xᵢ = e^(xᵢ - y), the softmax of x (0 where all x are -inf)."""
-    y = _restored(where(y == -math.inf, 0, y), "logsumexp", dim, input.shape)
-    return _restored(dy, "logsumexp", dim, input.shape) * exp(input - y)
+    """∂y/∂xᵢ = e^(xᵢ - y), the softmax of x."""
+    dy, y = (_restored(each, "logsumexp", dim, input.shape) for each in (dy, y))
+    return dy * exp(input - y)
 
 
 def norm(input: Array, p: float | str = 2, dim: Dims = None, keepdim: bool = False) -> Tensor:

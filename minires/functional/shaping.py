@@ -29,6 +29,8 @@ __all__ = [
 def axis_of(op: str, dim: int, shape: tuple[int, ...], ndim: int | None = None) -> int:
     """``dim`` counted from the front, or an error in the name of ``op``. An array of no axes has one for this purpose."""
     count = (len(shape) or 1) if ndim is None else ndim
+    if not hasattr(dim, "__index__"):
+        raise TypeError(f"{op}: dim must be an integer, got {dim!r}")
     if not -count <= dim < count:
         raise ShapeError(op, f"dim {dim} is out of range, expected {-count} to {count - 1}", input=(shape, ""))
     return int(dim) % count

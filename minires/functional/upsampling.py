@@ -16,7 +16,7 @@ import numpy as np
 from minires import kernels
 from minires.device import Array, array_module
 from minires.errors import ShapeError
-from minires.functional.windows import Size, batched, check_image, image_axes, pair
+from minires.functional.windows import Size, pair
 from minires.op import op
 from minires.tensor import Tensor
 
@@ -36,7 +36,7 @@ def interpolate(
     """The images of ``input`` resized.
 
     Args:
-        input: (N, C, H, W) or (C, H, W).
+        input: (N, C, H, W). A single image needs a batch axis: PyTorch takes three axes for (N, C, length).
         size: height and width of the result, one integer or two. Either this or ``scale_factor`` must be given.
         scale_factor: how many times as high and wide, one number or two. The result has ⌊H·factor⌋ rows; coordinates are
             computed with the factor as given.
@@ -46,14 +46,15 @@ def interpolate(
             step is (H - 1) / (H' - 1). False (the default): their outer edges do, so the step is H / H'.
 
     Returns:
-        (N, C, H', W') or (C, H', W'), in channels-last memory.
+        (N, C, H', W') in channels-last memory.
 
     Raises:
-        ShapeError: ``input`` has not 3 or 4 axes, or a size is 0.
+        ShapeError: ``input`` has not 4 axes, or a size is 0.
         ValueError: not exactly one of size and scale_factor, an unknown mode, align_corners where it means nothing.
         TypeError: integers cannot be interpolated bilinearly.
     """
-    check_image("interpolate", input)
+    if getattr(input, "ndim", 0) != 4:
+        raise ShapeError("interpolate", "input must have 4 axes", input=(getattr(input, "shape", ()), "N C H W"))
     if mode not in _MODES:
         raise ValueError(f"interpolate: mode must be one of {', '.join(map(repr, _MODES))}, got {mode!r}")
     if align_corners is not None and mode != "bilinear":
@@ -62,14 +63,14 @@ def interpolate(
     target, factors = _target_size(source, size, scale_factor)
     if min(*source, *target) < 1:
         rule = f"sizes must be at least 1, the result would be {target}"
-        raise ShapeError("interpolate", rule, input=(input.shape, image_axes(input)))
+        raise ShapeError("interpolate", rule, input=(input.shape, "N C H W"))
     axes = list(zip(source, target, factors, strict=True))
     if mode != "bilinear":
         indices = [_nearest(*axis, exact=mode == "nearest-exact") for axis in axes]
-        return batched(_pick, input, *indices)
+        return _pick(input, *indices)
     require_floating("interpolate: mode 'bilinear'", input)
     matrices = [like(_bilinear(*axis, bool(align_corners)), input) for axis in axes]
-    return batched(resample, input, *matrices)
+    return resample(input, *matrices)
 
 
 @op

@@ -127,24 +127,20 @@ class SoftMask(Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """(N, C, H, W) → the mask (N, C, H, W)."""
+        if min(input.shape[2:]) < 2**self.depth:
+            rule = f"{self.depth} poolings, each halving the image, need at least {2**self.depth}×{2**self.depth} pixels"
+            raise ShapeError("SoftMask", rule, input=(input.shape, "N C H W"))
         h, skips = input, {}
         for k in range(1, self.depth):
-            h = self.get_submodule(f"down{k}")(self._shrink(h))
+            h = self.get_submodule(f"down{k}")(self.pool(h))
             skips[k] = self.get_submodule(f"skip{k}")(h)
-        h = self.bottom(self._shrink(h) if self.depth else h)
+        h = self.bottom(self.pool(h) if self.depth else h)
         for k in range(self.depth - 1, 0, -1):
             skip = skips.pop(k)
             h = self.get_submodule(f"up{k}")(self.get_submodule(f"resize{k}")(h, skip.shape[2:]) + skip)
         if self.depth:
             h = self.resize0(h, input.shape[2:])
         return ACTIVATIONS[self.activation](self.head(h))
-
-    def _shrink(self, h: Tensor) -> Tensor:
-        if min(h.shape[2:]) < 2:
-            rule = f"the image is too small for {self.depth} poolings in a row; use a larger input or a smaller depth"
-            raise ShapeError("SoftMask", rule, input=(h.shape, "N C H W"))
-        out: Tensor = self.pool(h)
-        return out
 
     def extra_repr(self) -> str:
         """The options."""

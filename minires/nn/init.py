@@ -128,7 +128,7 @@ def _triangle(size: int) -> np.ndarray[Any, Any]:
     """The weights of linear interpolation at the places of a kernel of ``size``: a tent, highest in the middle."""
     half = (size + 1) // 2
     center = half - 1 if size % 2 else half - 0.5
-    return 1 - np.abs(np.arange(size) - center) / half
+    return np.asarray(1 - np.abs(np.arange(size) - center) / half)
 
 
 def _kaiming_std(tensor: Tensor, a: float, mode: str, nonlinearity: str) -> float:

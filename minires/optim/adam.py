@@ -47,11 +47,11 @@ class Adam(Optimizer):
     def check(self, group: dict[str, Any]) -> None:
         """Raise ValueError if an option is out of its range."""
         for name in ("lr", "eps", "weight_decay"):
-            require(name, group[name], group[name] >= 0, "a number >= 0")
+            require(name, group[name], "a number >= 0", lambda value: value >= 0)
         if len(group["betas"]) != 2:
             raise ValueError(f"betas: expected two numbers, got {group['betas']!r}")
         for i, beta in enumerate(group["betas"]):
-            require(f"betas[{i}]", beta, 0 <= beta < 1, "a number in [0, 1)")
+            require(f"betas[{i}]", beta, "a number in [0, 1)", lambda value: 0 <= value < 1)
 
     def state_names(self, group: dict[str, Any]) -> list[str]:
         """The two running means."""

@@ -31,7 +31,7 @@ def clip_grad_norm_(
         ValueError: ``max_norm`` or ``norm_type`` out of range.
         RuntimeError: a norm that is not finite, if asked for.
     """
-    require("clip_grad_norm_: max_norm", max_norm, max_norm >= 0, "a number >= 0")
+    require("clip_grad_norm_: max_norm", max_norm, "a number >= 0", lambda value: value >= 0)
     if not norm_type > 0:
         raise ValueError(f"clip_grad_norm_: norm_type: expected a number > 0 or math.inf, got {norm_type!r}")
     tensors = [parameters] if isinstance(parameters, Tensor) else list(parameters)

@@ -172,10 +172,10 @@ class Optimizer(ABC):
         return f"{type(self).__name__}(\n" + "\n".join(lines) + "\n)"
 
 
-def require(name: str, value: Any, holds: bool, expected: str) -> None:
-    """Raise a ValueError that names the option unless ``holds`` (and unless the value is a finite number)."""
+def require(name: str, value: Any, expected: str, holds: Callable[[Any], bool] = lambda value: True) -> None:
+    """Raise a ValueError that names the option, unless ``value`` is a finite number for which ``holds`` is true."""
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not math.isfinite(value) or not holds:
+    if not number or not math.isfinite(value) or not holds(value):
         raise ValueError(f"{name}: expected {expected}, got {value!r}")
 
 

@@ -75,7 +75,7 @@ class StepLR(Schedule):
     """The base rate times ``gamma`` for every ``step_size`` steps made."""
 
     def __init__(self, optimizer: Optimizer, step_size: int, gamma: float = 0.1, last_epoch: int = -1) -> None:
-        require("step_size", step_size, step_size >= 1, "a whole number >= 1")
+        require("step_size", step_size, "a whole number >= 1", lambda value: value >= 1)
         self.step_size, self.gamma = step_size, gamma
         super().__init__(optimizer, last_epoch)
 
@@ -103,7 +103,7 @@ class CosineAnnealingLR(Schedule):
     """
 
     def __init__(self, optimizer: Optimizer, T_max: int, eta_min: float = 0.0, last_epoch: int = -1) -> None:
-        require("T_max", T_max, T_max >= 1, "a whole number >= 1")
+        require("T_max", T_max, "a whole number >= 1", lambda value: value >= 1)
         self.T_max, self.eta_min = T_max, eta_min
         super().__init__(optimizer, last_epoch)
 
@@ -123,9 +123,9 @@ class LinearLR(Schedule):
         total_iters: int = 5,
         last_epoch: int = -1,
     ) -> None:
-        require("start_factor", start_factor, 0 < start_factor <= 1, "a number in (0, 1]")
-        require("end_factor", end_factor, 0 <= end_factor <= 1, "a number in [0, 1]")
-        require("total_iters", total_iters, total_iters >= 1, "a whole number >= 1")
+        require("start_factor", start_factor, "a number in (0, 1]", lambda value: 0 < value <= 1)
+        require("end_factor", end_factor, "a number in [0, 1]", lambda value: 0 <= value <= 1)
+        require("total_iters", total_iters, "a whole number >= 1", lambda value: value >= 1)
         self.start_factor, self.end_factor, self.total_iters = start_factor, end_factor, total_iters
         super().__init__(optimizer, last_epoch)
 
@@ -147,8 +147,8 @@ class LinearWarmup(Schedule):
     """
 
     def __init__(self, schedule: Schedule, total_iters: int, start_factor: float = 0.01) -> None:
-        require("total_iters", total_iters, total_iters >= 0, "a whole number >= 0")
-        require("start_factor", start_factor, 0 < start_factor <= 1, "a number in (0, 1]")
+        require("total_iters", total_iters, "a whole number >= 0", lambda value: value >= 0)
+        require("start_factor", start_factor, "a number in (0, 1]", lambda value: 0 < value <= 1)
         self.schedule, self.total_iters, self.start_factor = schedule, total_iters, start_factor
         super().__init__(schedule.optimizer)
 
@@ -215,8 +215,8 @@ class OneCycleLR(Schedule):
             if epochs is None or steps_per_epoch is None:
                 raise ValueError("OneCycleLR: give total_steps, or both epochs and steps_per_epoch")
             total_steps = epochs * steps_per_epoch
-        require("total_steps", total_steps, total_steps >= 1, "a whole number >= 1")
-        require("pct_start", pct_start, 0 <= pct_start <= 1, "a number in [0, 1]")
+        require("total_steps", total_steps, "a whole number >= 1", lambda value: value >= 1)
+        require("pct_start", pct_start, "a number in [0, 1]", lambda value: 0 <= value <= 1)
         if anneal_strategy not in ("cos", "linear"):
             raise ValueError(f"anneal_strategy: expected 'cos' or 'linear', got {anneal_strategy!r}")
         self.total_steps, self._between = total_steps, _cosine if anneal_strategy == "cos" else _linear

@@ -46,8 +46,8 @@ class SGD(Optimizer):
     def check(self, group: dict[str, Any]) -> None:
         """Raise ValueError if an option is out of its range."""
         for name in ("lr", "momentum", "weight_decay"):
-            require(name, group[name], group[name] >= 0, "a number >= 0")
-        require("dampening", group["dampening"], True, "a finite number")
+            require(name, group[name], "a number >= 0", lambda value: value >= 0)
+        require("dampening", group["dampening"], "a finite number")
         if group["nesterov"] and (group["momentum"] <= 0 or group["dampening"] != 0):
             raise ValueError("nesterov: needs momentum > 0 and dampening 0")
 

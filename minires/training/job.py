@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from datetime import datetime
@@ -103,11 +102,10 @@ def build_trainer(job: Job, source: Source, out: Path | None = None, quiet: bool
     to_device(np.zeros(1, np.float32), job.device)  # a missing device shows here, not after the data was read
     model = build_model(job, source)
     optimizer = _optimizer(job, model)
-    test: Any = source.test
     return Trainer(
         model, optimizer, nn.CrossEntropyLoss(label_smoothing=job.label_smoothing), source.train,
-        schedule=_schedule(job, optimizer, job.epochs * len(source.train)), test_loader=test, test_every=job.test_every,
-        device=job.device, out=out, config=job.to_dict(), model_config=model.config, classes=source.classes,
+        schedule=_schedule(job, optimizer, job.epochs * len(source.train)), 
+        test=lambda network: measure(job, network, source), test_every=job.test_every, device=job.device, out=out, config=job.to_dict(), model_config=model.config, classes=source.classes,
         quiet=quiet, label=label,
     )  # fmt: skip
 
@@ -130,17 +128,15 @@ def run(job: Job, out: Path, quiet: bool = False, log: Callable[[str], None] = p
     if (out / CHECKPOINT).exists():
         trainer.load(out / CHECKPOINT)
         log(f"continuing after {trainer.epoch} of {job.epochs} epochs, step {trainer.step}")
-    started = time.perf_counter()
     try:
         trainer.fit(job.epochs)
     finally:
         if trainer.history:
             draw_curves(out, out / "curves.png")
-    result = measure(job, trainer.model, source)
-    seconds = sum(row["seconds"] for row in trainer.history)
-    log(f"{trainer.step} steps in {seconds:.0f} s; measured and drawn in {time.perf_counter() - started - seconds:.0f} s")
+    result = trainer.evaluation or measure(job, trainer.model, source)
     write_results(out, {job.attention: result})
     draw_masks(job, trainer.model, source, out / "masks.png")
+    log(f"{trainer.step} steps, {sum(row['seconds'] for row in trainer.history):.0f} s of training")
     return result
 
 

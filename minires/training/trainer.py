@@ -20,7 +20,7 @@ from typing import Any
 
 from minires.io import write_atomically
 from minires.training import checkpoint
-from minires.training.metrics import evaluate
+from minires.training.metrics import Evaluation
 from minires.training.progress import Progress
 
 __all__ = ["DivergedError", "Interrupted", "Trainer"]
@@ -53,7 +53,8 @@ class Trainer:
         loss: ``loss(logits, labels)``, a Tensor of one element.
         train_loader: batches of images, labels, and whatever else, which is ignored.
         schedule: stepped after every batch, or None.
-        test_loader: measured after every ``test_every`` epochs and after the last one, or None.
+        test: ``test(model)``, an :class:`~minires.training.metrics.Evaluation`; called after every ``test_every`` epochs and
+            after the last one. Or None.
         test_every: see above; 0 for the last epoch only.
         device: where the model lives; batches are moved there.
         out: directory for ``metrics.csv`` and ``checkpoint.safetensors``, made if missing; None writes nothing.
@@ -69,6 +70,7 @@ class Trainer:
         step: steps made.
         history: one dict for each completed epoch: epoch, step, lr, train_loss, train_accuracy, test_loss,
             test_accuracy (None where not measured), seconds, images_per_second.
+        evaluation: what ``test`` found after the last epoch of :meth:`fit`, or None.
     """
 
     def __init__(
@@ -79,7 +81,7 @@ class Trainer:
         train_loader: Any,
         *,
         schedule: Any = None,
-        test_loader: Any = None,
+        test: Callable[[Any], Evaluation] | None = None,
         test_every: int = 1,
         device: str = "cpu",
         out: str | Path | None = None,
@@ -91,13 +93,14 @@ class Trainer:
         label: str = "",
     ) -> None:
         self.model, self.optimizer, self.loss, self.schedule = model, optimizer, loss, schedule
-        self.train_loader, self.test_loader, self.test_every = train_loader, test_loader, test_every
+        self.train_loader, self.test, self.test_every = train_loader, test, test_every
         self.device, self.out = device, Path(out) if out is not None else None
         self.config, self.model_config = config or {}, model_config or {}
         self.classes = list(classes)
         self.callbacks, self.quiet, self.label = list(callbacks), quiet, label
         self.epoch = self.step = 0
         self.history: list[dict[str, Any]] = []
+        self.evaluation: Evaluation | None = None
         self._sums = _zero_sums()
         self._stop = False
         if self.out is not None:
@@ -201,9 +204,10 @@ class Trainer:
             "images_per_second": round(images / sums["seconds"], 1) if sums["seconds"] else None,
         }
         last = self.epoch + 1 >= epochs
-        if self.test_loader is not None and (last or (self.test_every and (self.epoch + 1) % self.test_every == 0)):
-            result = evaluate(self.model, self.test_loader, self.loss, device=self.device)
+        if self.test is not None and (last or (self.test_every and (self.epoch + 1) % self.test_every == 0)):
+            result = self.test(self.model)
             row.update(test_loss=result.loss, test_accuracy=result.accuracy)
+            self.evaluation = result if last else None
         self.epoch += 1
         self.history.append(row)
         self._sums = _zero_sums()

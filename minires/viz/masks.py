@@ -1,8 +1,8 @@
 """Where the network looks: for each image and attention module the trunk F, the mask M, and what goes on, (1 + M)·F.
 
 A module has as many masks as channels, so a picture of "the" mask is a choice. Here it is the mean over channels, and for
-features the mean magnitude. Masks of all modules and images are drawn on one scale, with a colour bar. Feature maps have no
-natural unit: F and (1 + M)·F of one module on one image share a scale, others do not, and the caption says so.
+features the mean magnitude. The masks of one module share a scale over all images, with a colour bar below them. Feature
+maps have no natural unit: F and (1 + M)·F of one module on one image share a scale, others do not, as the caption says.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from minires.viz.figure import BLACK, FEATURES, GREY, MASK, SERIES, Picture
 __all__ = ["masks"]
 
 PANEL, GAP, MODULE_GAP = 0.92, 0.06, 0.2  # inches
-TOP, BOTTOM, LEFT, RIGHT, ROW_GAP = 0.52, 0.78, 0.1, 0.1, 0.26
+TOP, BOTTOM, LEFT, RIGHT, ROW_GAP = 0.52, 0.94, 0.1, 0.1, 0.26
 
 Array = np.ndarray[Any, Any]
 
@@ -80,9 +80,8 @@ class _Sheet:
         self.height = TOP + rows * (PANEL + ROW_GAP) - ROW_GAP + 0.16 + BOTTOM
         self.figure = Picture(self.width, self.height)
         self.joined = sorted({_joined_name(module) for module in modules if module.mask is not None})
-        means = [_array(module.mask).mean(axis=1) for module in modules if module.mask is not None]
-        self.low = min((float(m.min()) for m in means), default=0.0)
-        self.high = max((float(m.max()) for m in means), default=1.0)
+        means = [None if module.mask is None else _array(module.mask).mean(axis=1) for module in modules]
+        self.ranges = [(0.0, 1.0) if m is None else (float(m.min()), float(m.max())) for m in means]
 
     def _axes(self, row: int, left: float) -> Any:
         bottom = self.height - TOP - row * (PANEL + ROW_GAP) - PANEL
@@ -117,7 +116,8 @@ class _Sheet:
         drawn: list[tuple[str, Array, dict[str, Any]]] = [("trunk F", trunk, {"cmap": FEATURES, "vmin": 0, "vmax": top})]
         if module.mask is not None:
             mask = np.broadcast_to(_array(module.mask)[row].mean(axis=0), trunk.shape)
-            drawn.append(("mask M", mask, {"cmap": MASK, "vmin": self.low, "vmax": self.high}))
+            low, high = self.ranges[column]
+            drawn.append(("mask M", mask, {"cmap": MASK, "vmin": low, "vmax": high}))
             drawn.append((_joined_name(module), attended, {"cmap": FEATURES, "vmin": 0, "vmax": top}))
         for panel, (name, values, scale) in enumerate(drawn):
             axes = self._axes(row, self._left(column, panel))
@@ -136,16 +136,18 @@ class _Sheet:
         """Colour bar, key of the markers, caption."""
         names = " and ".join(["F", *self.joined])
         text = f"{names}: mean magnitude over channels, a scale for each image and module."
-        text += " M: mean over channels, one scale." if with_masks else ""
+        text += " M: mean over channels." if with_masks else ""
         self.figure.text(LEFT / self.width, 0.07 / self.height, text, fontsize=7.5, color=GREY, va="bottom")
         self._key(with_boxes)
-        if with_masks:
-            self._color_bar()
+        for column, module in enumerate(self.modules):
+            if module.mask is not None:
+                self._color_bar(column)
 
     def _key(self, with_boxes: bool) -> None:
         from matplotlib.lines import Line2D
+        from matplotlib.patches import Patch
 
-        handles = [Line2D([], [], color=SERIES[1], linewidth=1.4, label="box of the digit")] if with_boxes else []
+        handles: list[Any] = [Patch(fill=False, edgecolor=SERIES[1], linewidth=1.2, label="true box")] if with_boxes else []
         handles += [
             Line2D([], [], linestyle="", label=f"strongest |M·F|, module {i + 1}", **_marker(i))
             for i, module in enumerate(self.modules)
@@ -153,23 +155,25 @@ class _Sheet:
         ]
         anchor = (LEFT / self.width, 0.24 / self.height)
         self.figure.legend(
-            handles=handles, loc="lower left", bbox_to_anchor=anchor, ncols=min(len(handles), 3) or 1, frameon=False,
+            handles=handles, loc="lower left", bbox_to_anchor=anchor, ncols=min(len(handles), 4) or 1, frameon=False,
             fontsize=8, labelcolor=BLACK, handletextpad=0.5, columnspacing=1.4, borderpad=0, borderaxespad=0,
         )  # fmt: skip
 
-    def _color_bar(self) -> None:
+    def _color_bar(self, column: int) -> None:
+        """The scale of one module's masks, right below them."""
         from matplotlib.cm import ScalarMappable
         from matplotlib.colors import Normalize
 
-        width = 1.5
-        place = ((self.width - RIGHT - width - 0.1) / self.width, 0.42 / self.height, width / self.width, 0.09 / self.height)
-        axes = self.figure.add_axes(place)
-        bar = self.figure.colorbar(ScalarMappable(Normalize(self.low, self.high), MASK), cax=axes, orientation="horizontal")
+        left, bottom, width, height = self._left(column, 1), BOTTOM - 0.16, PANEL, 0.07
+        axes = self.figure.add_axes((left / self.width, bottom / self.height, width / self.width, height / self.height))
+        low, high = self.ranges[column]
+        scale = ScalarMappable(Normalize(low, high), MASK)
+        bar = self.figure.colorbar(scale, cax=axes, orientation="horizontal", ticks=[low, high], format="%.2f")
         bar.outline.set_visible(False)
-        bar.set_ticks([self.low, self.high], labels=[f"{self.low:.2f}", f"{self.high:.2f}"])
-        bar.ax.tick_params(labelsize=8, colors=BLACK, length=0, pad=2)
-        left, middle = place[0] - 0.08 / self.width, 0.465 / self.height
-        self.figure.text(left, middle, "M", fontsize=9, color=BLACK, ha="right", va="center")
+        bar.ax.tick_params(labelsize=7.5, colors=BLACK, length=0, pad=2)
+        first, last = bar.ax.get_xticklabels()
+        first.set_horizontalalignment("left")
+        last.set_horizontalalignment("right")
 
 
 def _run(model: Any, x: Tensor) -> tuple[Array, list[Any]]:

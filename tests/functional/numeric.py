@@ -34,7 +34,9 @@ class Problem:
         upstream: one random array for each floating point output.
     """
 
-    def __init__(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], rng: np.random.Generator):
+    def __init__(
+        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], rng: np.random.Generator
+    ):
         self.function, self.args, self.kwargs = function, args, kwargs
         self.arrays: list[np.ndarray] = [value for value in walk([args, kwargs]) if is_unknown(value)]
         self.upstream = [rng.standard_normal(out.shape) for out in self.outputs(self.arrays)]
@@ -71,6 +73,14 @@ class Problem:
         leaves = [Tensor(a.copy(), requires_grad=True) for a in self.arrays]
         upstream = [Tensor(u.copy(), requires_grad=True) for u in self.upstream]
         return leaves, upstream, _pull_back(leaves, self.outputs(leaves), upstream, create_graph=True)
+
+    def second_gradients(self, weights: list[np.ndarray]) -> list[Any]:
+        """The derivatives of S = Σ weight · ∂L/∂(unknown), for the unknowns and then the upstream gradients."""
+        leaves, upstream, gradients = self.recorded_gradients()
+        total = sum((Tensor(w) * g).sum() for w, g in zip(weights, gradients, strict=True) if g is not None)
+        if not isinstance(total, Tensor) or not total.requires_grad:
+            return [None] * (len(leaves) + len(upstream))
+        return [None if g is None else g.data for g in mr.grad(total, leaves + upstream, allow_unused=True)]
 
 
 def _pull_back(leaves: list[Tensor], outputs: list[Tensor], upstream: list[Any], create_graph: bool) -> list[Any]:
@@ -172,18 +182,12 @@ def check_first(problem: Problem, complex_step: bool) -> None:
 
 def check_second(problem: Problem, rng: np.random.Generator, directions: int = 2) -> None:
     """The derivative of S = Σ w·gradient along random directions of inputs and upstream, against differences of S."""
-    leaves, upstream, gradients = problem.recorded_gradients()
     weights = [rng.standard_normal(a.shape) for a in problem.arrays]
-    total = sum((Tensor(w) * g).sum() for w, g in zip(weights, gradients, strict=True) if g is not None)
-    variables = leaves + upstream
-    if not isinstance(total, Tensor) or not total.requires_grad:
-        second: list[Any] = [None] * len(variables)
-    else:
-        second = [None if g is None else g.data for g in mr.grad(total, variables, allow_unused=True)]
-    start = problem.arrays + problem.upstream
+    second = problem.second_gradients(weights)
+    start, count = problem.arrays + problem.upstream, len(problem.arrays)
 
     def scalar(values: list[np.ndarray]) -> Any:
-        found = problem.gradients(values[: len(leaves)], values[len(leaves) :])
+        found = problem.gradients(values[:count], values[count:])
         return sum((w * g).sum() for w, g in zip(weights, found, strict=True) if g is not None)
 
     for _ in range(directions):

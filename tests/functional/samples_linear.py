@@ -56,7 +56,10 @@ def einsum_loops(equation: str, *operands: np.ndarray) -> np.ndarray:
     out = np.zeros([sizes[c] for c in output])
     for values in product(*map(range, sizes.values())):
         at = dict(zip(sizes, values, strict=True))
-        factors = [x[tuple(at[c] if n > 1 else 0 for c, n in zip(t, x.shape, strict=True))] for t, x in zip(terms, operands, strict=True)]
+        factors = [
+            x[tuple(at[c] if n > 1 else 0 for c, n in zip(t, x.shape, strict=True))]
+            for t, x in zip(terms, operands, strict=True)
+        ]
         out[tuple(at[c] for c in output)] += np.prod(factors)
     return out
 
@@ -110,11 +113,20 @@ SAMPLES = [
     _einsum("...ij,...jk->...ik", (2, 3, 4), (4, 2), loops=False),
     _einsum("...i->...", (2, 3, 4), loops=False),
     _einsum("i...,...j", (2, 3), (3, 4), loops=False),
-    Sample("einsum-same-twice", lambda x: F.einsum("ij,ij->i", x, x), lambda rng: ((rng.standard_normal((3, 4)),), {}),
-           lambda x: (x * x).sum(1), lambda torch, x: torch.einsum("ij,ij->i", x, x)),
-    Sample("einsum-list", F.einsum, lambda rng: (("ij,j->i", [rng.standard_normal((2, 3)), rng.standard_normal(3)]), {}),
-           lambda equation, operands: einsum_loops(equation, *operands)),
-]  # fmt: skip
+    Sample(
+        "einsum-same-twice",
+        lambda x: F.einsum("ij,ij->i", x, x),
+        lambda rng: ((rng.standard_normal((3, 4)),), {}),
+        lambda x: (x * x).sum(1),
+        lambda torch, x: torch.einsum("ij,ij->i", x, x),
+    ),
+    Sample(
+        "einsum-list",
+        F.einsum,
+        lambda rng: (("ij,j->i", [rng.standard_normal((2, 3)), rng.standard_normal(3)]), {}),
+        lambda equation, operands: einsum_loops(equation, *operands),
+    ),
+]
 
 
 def _z(*shape: int) -> np.ndarray:
@@ -123,12 +135,25 @@ def _z(*shape: int) -> np.ndarray:
 
 BAD_CALLS = [
     BadCall("matmul-inner", lambda: F.matmul(_z(2, 3), _z(4, 5)), r"matmul: .*\n.*\(M=2, K=3\)\n.*\(K=4, N=5\)", ShapeError),
-    BadCall("matmul-batch", lambda: F.matmul(_z(2, 2, 3), _z(3, 3, 2)), r"matmul: the axes before.*\n.*\(2, 2, 3\)", ShapeError),
+    BadCall(
+        "matmul-batch", lambda: F.matmul(_z(2, 2, 3), _z(3, 3, 2)), r"matmul: the axes before.*\n.*\(2, 2, 3\)", ShapeError
+    ),
     BadCall("matmul-number", lambda: F.matmul(_z(), _z(3)), "matmul: ", ShapeError),
-    BadCall("linear-features", lambda: F.linear(_z(2, 3), _z(5, 4)), r"linear: .*\n.*\(N=2, I=3\)\n.*\(O=5, I=4\)", ShapeError),
-    BadCall("linear-bias", lambda: F.linear(_z(2, 3), _z(5, 3), _z(3)), r"linear: bias .*\n.*\(O=3\)\n.*\(O=5, I=3\)", ShapeError),
-    BadCall("bilinear-features", lambda: F.bilinear(_z(2, 3), _z(2, 4), _z(5, 4, 3)), r"bilinear: (.|\n)*O=5, I=4", ShapeError),
-    BadCall("einsum-sizes", lambda: F.einsum("ij,jk->ik", _z(2, 3), _z(4, 5)), r"einsum: 'j' in .* 3 and 4\n.*i=2, j=3", ShapeError),
+    BadCall(
+        "linear-features", lambda: F.linear(_z(2, 3), _z(5, 4)), r"linear: .*\n.*\(N=2, I=3\)\n.*\(O=5, I=4\)", ShapeError
+    ),
+    BadCall(
+        "linear-bias", lambda: F.linear(_z(2, 3), _z(5, 3), _z(3)), r"linear: bias .*\n.*\(O=3\)\n.*\(O=5, I=3\)", ShapeError
+    ),
+    BadCall(
+        "bilinear-features", lambda: F.bilinear(_z(2, 3), _z(2, 4), _z(5, 4, 3)), r"bilinear: (.|\n)*O=5, I=4", ShapeError
+    ),
+    BadCall(
+        "einsum-sizes",
+        lambda: F.einsum("ij,jk->ik", _z(2, 3), _z(4, 5)),
+        r"einsum: 'j' in .* 3 and 4\n.*i=2, j=3",
+        ShapeError,
+    ),
     BadCall("einsum-axes", lambda: F.einsum("ijk->i", _z(2, 3)), r"einsum: 'ijk' in .* name the axes", ShapeError),
     BadCall("einsum-count", lambda: F.einsum("ij,jk->ik", _z(2, 3)), "einsum: .* names 2 operands, got 1"),
     BadCall("einsum-output", lambda: F.einsum("ij->ik", _z(2, 3)), "einsum: the output of"),

@@ -36,7 +36,9 @@ def _variance(correction: int) -> Callable[[list[float]], float]:
     return lambda values: sum((v - _mean(values)) ** 2 for v in values) / (len(values) - correction)
 
 
-def _options(name: str, op: Any, function: Callable[[list[float]], float], torch: Any = None, tuples: bool = True) -> list[Sample]:
+def _options(
+    name: str, op: Any, function: Callable[[list[float]], float], torch: Any = None, tuples: bool = True
+) -> list[Sample]:
     """The same op over all axes, one axis, several, kept or not."""
     kinds: dict[str, dict[str, Any]] = {"": {}, "-dim": {"dim": 1}, "-keepdim": {"dim": -1, "keepdim": True}}
     if tuples:
@@ -125,19 +127,33 @@ SAMPLES = [
         over(math.prod),
         lambda torch, x, dim: torch.prod(torch.prod(x, 2), 0),
     ),
-    *_options("logsumexp", lambda x, dim=None, keepdim=False: F.logsumexp(x, dim, keepdim), _logsumexp,
-              lambda torch, x, dim=(0, 1, 2), keepdim=False: torch.logsumexp(x, dim, keepdim)),
+    *_options(
+        "logsumexp",
+        lambda x, dim=None, keepdim=False: F.logsumexp(x, dim, keepdim),
+        _logsumexp,
+        lambda torch, x, dim=(0, 1, 2), keepdim=False: torch.logsumexp(x, dim, keepdim),
+    ),
     _given("amax-ties", F.amax, [[2.0, 2.0, 1.0], [2.0, 0.0, 0.0]], smooth=False, dim=1),
     _given("amax-ties-dims", F.amax, [[2.0, 2.0, 1.0], [2.0, 0.0, 0.0]], smooth=False, dim=(0, 1)),
     _given("amin-ties", F.amin, [[2.0, 2.0, 1.0], [2.0, 0.0, 0.0]], smooth=False, dim=1),
     _given("prod-one-zero", F.prod, [[1.5, 0.0, 3.0], [2.0, 4.0, -1.0]], dim=1),
     _given("prod-two-zeros", F.prod, [[1.5, 0.0, 0.0], [2.0, 0.0, -1.0]], dim=1),
     _given("prod-all-with-zero", F.prod, [[1.5, 0.0], [2.0, 4.0]]),
-    _given("prod-dims-with-zero", F.prod, [[[1.5, 0.0], [2.0, 4.0]], [[0.5, -1.0], [3.0, 1.0]]],
-           lambda torch, x, dim, keepdim: torch.prod(torch.prod(x, 2, True), 0, True), dim=(0, 2), keepdim=True),
-    Sample("cumsum", F.cumsum, lambda rng: ((rng.standard_normal((3, 4)), 1), {}),
-           lambda x, dim: np.array([[sum(row[: i + 1]) for i in range(len(row))] for row in x.tolist()]),
-           lambda torch, x, dim: torch.cumsum(x, dim)),
+    _given(
+        "prod-dims-with-zero",
+        F.prod,
+        [[[1.5, 0.0], [2.0, 4.0]], [[0.5, -1.0], [3.0, 1.0]]],
+        lambda torch, x, dim, keepdim: torch.prod(torch.prod(x, 2, True), 0, True),
+        dim=(0, 2),
+        keepdim=True,
+    ),
+    Sample(
+        "cumsum",
+        F.cumsum,
+        lambda rng: ((rng.standard_normal((3, 4)), 1), {}),
+        lambda x, dim: np.array([[sum(row[: i + 1]) for i in range(len(row))] for row in x.tolist()]),
+        lambda torch, x, dim: torch.cumsum(x, dim),
+    ),
     Sample("cumsum-first", F.cumsum, lambda rng: ((rng.standard_normal((3, 4)),), {"dim": -2})),
     _given("cumsum-0d", F.cumsum, 2.5, dim=0),
     *_extremes(F.max, max),
@@ -146,24 +162,34 @@ SAMPLES = [
     *_spread("std", F.std, math.sqrt),
     _given("std-at-zero", F.std, [[2.0, 2.0, 2.0], [1.0, 2.0, 4.0]], smooth=False, dim=1),
     _given("logsumexp-large", F.logsumexp, [[1000.0, 999.0], [-1000.0, -999.0]], dim=1),
-    _given("logsumexp-infinite", F.logsumexp, [[-np.inf, -np.inf], [-np.inf, 3.0]], smooth=False, dim=1),
+    _given("logsumexp-infinite", F.logsumexp, [[2.0, -np.inf], [-np.inf, 3.0]], smooth=False, dim=1),
     *_norms(),
-    _given("norm-at-zero", F.norm, [[0.0, 0.0], [3.0, 4.0]], lambda torch, *a, **k: torch.norm(*a, **k), smooth=False, dim=1),
-    _given("norm-inf-ties", F.norm, [[2.0, -2.0], [3.0, 4.0]], lambda torch, *a, **k: torch.norm(*a, **k), smooth=False,
-           p=math.inf, dim=1),
+    _given(
+        "norm-at-zero", F.norm, [[0.0, 0.0], [3.0, 4.0]], lambda torch, *a, **k: torch.norm(*a, **k), smooth=False, dim=1
+    ),
+    _given(
+        "norm-inf-ties",
+        F.norm,
+        [[2.0, -2.0], [3.0, 4.0]],
+        lambda torch, *a, **k: torch.norm(*a, **k),
+        smooth=False,
+        p=math.inf,
+        dim=1,
+    ),
     _given("sum-0d", F.sum, 3.0, dim=-1),
     _given("mean-0d", F.mean, 3.0),
-]  # fmt: skip
+]
 
 _ZEROS = np.zeros((2, 3), np.float32)
 _REDUCTIONS = [F.sum, F.mean, F.prod, F.amax, F.amin, F.max, F.min, F.var, F.std, F.logsumexp, F.norm, F.cumsum]
 
 BAD_CALLS = [
     *[
-        BadCall(f"{op.__name__}-dim", lambda op=op: op(_ZEROS, dim=2), rf"{op.__name__}: dim 2 is out of range.*\n.*\(2, 3\)", ShapeError)
+        BadCall(f"{op.__name__}-dim", lambda op=op: op(_ZEROS, dim=2), f"{op.__name__}: dim 2 is out of range", ShapeError)
         for op in _REDUCTIONS
     ],
     BadCall("sum-twice", lambda: F.sum(_ZEROS, (0, -2)), "sum: dim .* names an axis twice", ShapeError),
+    BadCall("max-dims", lambda: F.max(_ZEROS, (0, 1)), r"max: dim must be an integer, got \(0, 1\)", TypeError),
     BadCall("max-empty", lambda: F.max(np.zeros((2, 0)), 1), "max: there is no extreme of no elements", ShapeError),
     BadCall("amin-empty", lambda: F.min(np.zeros(0)), "amin: there is no extreme of no elements", ShapeError),
     BadCall("norm-p", lambda: F.norm(_ZEROS, p="nuc"), "norm: p must be 1, 2, 'fro', inf or -inf, got 'nuc'"),

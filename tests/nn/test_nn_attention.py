@@ -39,8 +39,9 @@ def test_unit_step_by_step(channels: int, stride: int):
     a = batch_norm_relu(x.numpy(), unit.bn1)
     y = batch_norm_relu(conv1x1(a, unit.conv1), unit.bn2)
     padded = np.pad(y, ((0, 0), (0, 0), (1, 1), (1, 1)))
+    kernel = unit.conv2.weight.numpy()
     z = sum(
-        np.einsum("nchw,oc->nohw", padded[:, :, u : u + 5 : stride, v : v + 7 : stride], unit.conv2.weight.numpy()[:, :, u, v])
+        np.einsum("nchw,oc->nohw", padded[:, :, u : u + 5 : stride, v : v + 7 : stride], kernel[:, :, u, v])
         for u in range(3)
         for v in range(3)
     )
@@ -74,12 +75,12 @@ def test_masks_without_pooling_and_with():
 def test_the_mask_sees_the_whole_image_and_the_local_one_does_not():
     def reach(mask: nn.Module) -> int:
         mask.eval()
-        x = images(1, 4, 32, 32).requires_grad_()
+        x = images(1, 8, 32, 32).requires_grad_()
         mask(x)[0, :, 16, 16].sum().backward()
         return int((np.abs(x.grad.numpy()).sum((0, 1)) > 0).sum())
 
-    assert reach(nn.LocalMask(4)) <= 7 * 7
-    assert reach(nn.SoftMask(4, 3)) > 600
+    assert reach(nn.LocalMask(8)) <= 7 * 7
+    assert reach(nn.SoftMask(8, 3)) > 200
 
 
 @pytest.mark.parametrize("upsample", ["bilinear", "nearest", "deconv"])
@@ -99,8 +100,9 @@ def test_resize_examples():
 
 
 def test_too_small_an_image():
-    with pytest.raises(ShapeError, match=r"SoftMask: the image is too small for 3 poolings(.|\n)*in module: Attention"):
-        nn.AttentionModule(8, 3)(images(1, 8, 4, 4))
+    with pytest.raises(ShapeError, match=r"SoftMask: 3 poolings(.|\n)*H=7, W=9\)\n  in module: AttentionModule.mask$"):
+        nn.AttentionModule(8, 3)(images(1, 8, 7, 9))
+    assert nn.AttentionModule(8, 3)(images(2, 8, 8, 9)).shape == (2, 8, 8, 9)
 
 
 # ------------------------------------------------------------------------------------------------ the module

@@ -14,11 +14,6 @@ from minires import nn, random
 from minires.nn import init
 
 
-@pytest.fixture(autouse=True)
-def seeded() -> None:
-    random.manual_seed(3)
-
-
 def empty(*shape: int, dtype: Any = np.float32) -> mr.Tensor:
     return mr.Tensor(np.zeros(shape, dtype))
 

@@ -43,7 +43,12 @@ CASES: list[tuple[str, Any, tuple[Any, ...], Callable[..., Any]]] = [
         (IMAGE,),
         lambda m, x: F.conv_transpose2d(x, m.weight, None, 2, 1, 1, 2, 2),
     ),
-    ("max-pool", nn.MaxPool2d(3, 2, 1, 1, ceil_mode=True), (IMAGE,), lambda m, x: F.max_pool2d(x, 3, 2, 1, 1, ceil_mode=True)),
+    (
+        "max-pool",
+        nn.MaxPool2d(3, 2, 1, 1, ceil_mode=True),
+        (IMAGE,),
+        lambda m, x: F.max_pool2d(x, 3, 2, 1, 1, ceil_mode=True),
+    ),
     ("avg-pool", nn.AvgPool2d(3, 2, 1, True, False), (IMAGE,), lambda m, x: F.avg_pool2d(x, 3, 2, 1, True, False)),
     ("avg-pool-divisor", nn.AvgPool2d(2, divisor_override=3), (IMAGE,), lambda m, x: F.avg_pool2d(x, 2, divisor_override=3)),
     ("adaptive-avg", nn.AdaptiveAvgPool2d((3, 2)), (IMAGE,), lambda m, x: F.adaptive_avg_pool2d(x, (3, 2))),

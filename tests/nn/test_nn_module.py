@@ -218,11 +218,11 @@ def test_the_innermost_path_is_in_the_message():
     with pytest.raises(ShapeError, match=r"input \(N=1, C=2\)\n  in module: Net.many.1.2$"):
         net(X)
     assert state.modules == []
-    with pytest.raises(ShapeError, match="in module: Sequential.2$"):
+    with pytest.raises(ShapeError, match=r"in module: Sequential.2$"):
         net.many[1](X)
-    with pytest.raises(ShapeError, match="in module: Failing$"):
+    with pytest.raises(ShapeError, match=r"in module: Failing$"):
         net.many[1][2](X)
-    with pytest.raises(ShapeError, match="in module: Sequential.2$"):
+    with pytest.raises(ShapeError, match=r"in module: Sequential.2$"):
         net.many[1][1:](X)
 
 
@@ -237,7 +237,7 @@ def test_paths_of_containers_that_are_filled_late():
 
 def test_anomalies_name_the_module():
     net = nn.Sequential(Scale(float("nan")))
-    with mr.detect_anomaly(), pytest.raises(AnomalyError, match="in module: Sequential.0"):
+    with mr.detect_anomaly(), pytest.raises(AnomalyError, match=r"in module: Sequential.0"):
         net(X)
 
 
@@ -247,7 +247,7 @@ def test_anomalies_name_the_module():
 def test_sequential():
     row = nn.Sequential(Scale(2.0), Scale(3.0), nn.Identity(7, any="thing"))
     assert row(mr.tensor([1.0])).item() == 10.0
-    assert len(row) == 3 and row[-1] is row[2] and list(row)[0] is row[0]
+    assert len(row) == 3 and row[-1] is row[2] and next(iter(row)) is row[0]
     part = row[:2]
     assert isinstance(part, nn.Sequential) and part[1] is row[1] and len(part) == 2
     assert [n for n, _ in nn.Sequential({"a": Scale(), "b": Scale()}).named_children()] == ["a", "b"]

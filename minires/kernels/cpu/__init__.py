@@ -1,5 +1,6 @@
 """The hot loops in blocked NumPy: channels-last memory, and work small enough to stay in the cache."""
 
+from minires.kernels.cpu.blas import matmul as matmul
 from minires.kernels.cpu.conv import conv2d as conv2d
 from minires.kernels.cpu.conv import conv2d_weight as conv2d_weight
 from minires.kernels.cpu.conv import conv_transpose2d as conv_transpose2d

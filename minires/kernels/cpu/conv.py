@@ -7,9 +7,10 @@ All three kernels rest on one picture. Put the window that each output position 
 * the gradient of the weight is ``columnsᵀ @ grad_output``,
 * the gradient of the input is again a convolution, of ``grad_output`` with the flipped kernel.
 
-The columns are kH·kW times as large as the input, so they are never stored: a few images at a time go through one buffer
-that stays in the cache, and the backward pass builds them anew. In channels-last memory (N, H, W, C) the values of one
-pixel lie side by side, so a window is copied in runs of kW·C numbers, and a 1×1 convolution needs no copy at all.
+The columns are kH·kW times as large as the input, so they are never stored: a few images at a time go through a buffer that
+stays in the cache, and the backward pass builds them anew. Such blocks of images are shared between the threads. In
+channels-last memory (N, H, W, C) the values of one pixel lie side by side, so a window is copied in runs of kW·C numbers,
+and a 1×1 convolution needs no copy at all.
 
 ``before`` is the padding at the top and on the left; what is padded at the bottom and on the right follows from the output
 size. Everything outside the input counts as 0.
@@ -22,12 +23,21 @@ from typing import Any
 
 import numpy as np
 
+from minires.kernels.cpu.blas import one_thread
+from minires.kernels.cpu.threads import get_num_threads, parallel_blocks, scratch
+
 __all__ = ["conv2d", "conv2d_weight", "conv_transpose2d"]
 
 Pair = tuple[int, int]
 
 #: Bytes of columns built at a time: small enough for the second-level cache, large enough to keep the matrix product busy.
 _BLOCK_BYTES = 1 << 20
+
+#: Bytes of columns in all below which a second thread costs more than it gains.
+_SMALL_BYTES = 1 << 18
+
+#: The weight's gradient is summed up in so many shares at most; each needs memory of the weight's size.
+_MOST_SHARES = 4
 
 
 def conv2d(x: Any, weight: Any, bias: Any, stride: Pair, before: Pair, dilation: Pair, groups: int, out_size: Pair) -> Any:
@@ -89,10 +99,20 @@ def conv2d_weight(x: Any, grad_output: Any, kernel: Pair, stride: Pair, before: 
     """The gradient of the weight: the products of every input window with its grad_output, summed: (O, C/groups, kH, kW)."""
     x, dy = _nhwc(x), _nhwc(grad_output)  # (N, H, W, C), (N, H', W', O)
     channels, outputs = x.shape[3] // groups, dy.shape[3] // groups
-    total = np.zeros((groups, kernel[0] * kernel[1] * channels, outputs), np.result_type(x, dy))  # (g, K, O/g)
-    for images, columns in _columns(x, kernel, stride, before, dilation, groups, dy.shape[1:3]):
-        rows = dy[images].reshape(-1, groups, outputs).transpose(1, 0, 2)  # (n·H'·W', g, O/g) -> (g, n·H'·W', O/g)
-        total += columns.transpose(0, 2, 1) @ rows
+    windows = Windows(x, kernel, stride, before, dilation, groups, dy.shape[1:3])
+    shares = windows.shares(_MOST_SHARES)
+    shape = (len(shares), groups, kernel[0] * kernel[1] * channels, outputs)  # (shares, g, K, O/g)
+    sums = np.zeros(shape, np.result_type(x, dy))
+
+    def add_up(number: int) -> None:
+        for block in shares[number]:
+            rows = dy[block].reshape(-1, groups, outputs).transpose(1, 0, 2)  # (n·H'·W', g, O/g) -> (g, n·H'·W', O/g)
+            product = scratch(2, sums.shape[1:], sums.dtype)
+            sums[number] += np.matmul(windows.columns(block).transpose(0, 2, 1), rows, out=product)
+
+    with one_thread:
+        parallel_blocks(add_up, range(len(shares)))
+    total = sums.sum(axis=0)  # the shares in their order: the same bits for any number of threads
     # (g, kH, kW, C/g, O/g) -> (g, O/g, C/g, kH, kW) -> (O, C/g, kH, kW)
     return total.reshape(groups, *kernel, channels, outputs).transpose(0, 4, 3, 1, 2).reshape(-1, channels, *kernel)
 
@@ -101,42 +121,77 @@ def conv2d_weight(x: Any, grad_output: Any, kernel: Pair, stride: Pair, before: 
 
 
 def _correlate(x: Any, matrices: Any, out: Any, kernel: Pair, stride: Pair, before: Pair, dilation: Pair) -> None:
-    """Out (N, H', W', O) = the windows of x (N, H, W, C) times matrices (g, kH·kW·C/g, O/g)."""
+    """Fill out (N, H', W', O) = the windows of x (N, H, W, C) times matrices (g, kH·kW·C/g, O/g)."""
     groups, _, outputs = matrices.shape
-    for images, columns in _columns(x, kernel, stride, before, dilation, groups, out.shape[1:3]):
-        rows = out[images].reshape(-1, groups, outputs).transpose(1, 0, 2)  # (n·H'·W', g, O/g) -> (g, n·H'·W', O/g)
-        np.matmul(columns, matrices, out=rows)
+    windows = Windows(x, kernel, stride, before, dilation, groups, out.shape[1:3])
+
+    def multiply(block: slice) -> None:
+        rows = out[block].reshape(-1, groups, outputs).transpose(1, 0, 2)  # (n·H'·W', g, O/g) -> (g, n·H'·W', O/g)
+        np.matmul(windows.columns(block), matrices, out=rows)
+
+    with one_thread:
+        parallel_blocks(multiply, windows.blocks)
 
 
-def _columns(x: Any, kernel: Pair, stride: Pair, before: Pair, dilation: Pair, groups: int, out_size: Pair) -> Any:
-    """Yield (slice of images, their columns (g, n·H'·W', kH·kW·C/g)), a cache-sized block of images at a time."""
-    count, height, width, channels = x.shape
-    if not x.size or not out_size[0] * out_size[1]:
-        return
-    if kernel == (1, 1) and stride == (1, 1) and before == (0, 0) and out_size == (height, width):
-        # (N·H·W, g, C/g) -> (g, N·H·W, C/g): every window is one pixel, and the input itself is the matrix
-        yield slice(None), x.reshape(-1, groups, channels // groups).transpose(1, 0, 2)
-        return
-    row_bytes = kernel[0] * kernel[1] * channels * x.itemsize
-    block = max(1, min(count, _BLOCK_BYTES // (row_bytes * out_size[0] * out_size[1])))
-    # The part of the padded input that some window touches.
-    extent = tuple((n - 1) * s + (k - 1) * d + 1 for n, s, k, d in zip(out_size, stride, kernel, dilation, strict=True))
-    padded = np.zeros((block, *extent, channels), x.dtype)
-    buffer = np.empty((groups, block, *out_size, *kernel, channels // groups), x.dtype)
-    (to_y, from_y), (to_x, from_x) = _overlap(height, extent[0], before[0]), _overlap(width, extent[1], before[1])
-    sn, sh, sw, sc = padded.strides
-    windows = np.lib.stride_tricks.as_strided(
-        padded,
-        (groups, block, *out_size, *kernel, channels // groups),  # (g, n, H', W', kH, kW, C/g)
-        (sc * (channels // groups), sn, sh * stride[0], sw * stride[1], sh * dilation[0], sw * dilation[1], sc),
-    )
-    for start in range(0, count, block):
-        images = slice(start, min(start + block, count))
-        n = images.stop - start
-        padded[:n, to_y, to_x] = x[images, from_y, from_x]
-        np.copyto(buffer[:, :n], windows[:, :n])
-        # (g, n, H', W', kH, kW, C/g) -> (g, n·H'·W', kH·kW·C/g)
-        yield images, buffer[:, :n].reshape(groups, n * out_size[0] * out_size[1], -1)
+class Windows:
+    """What each output position of a convolution sees of x (N, H, W, C), as matrices of columns, some images at a time.
+
+    Attributes:
+        blocks: slices of images, such that the columns of each fit into the cache.
+    """
+
+    def __init__(
+        self, x: Any, kernel: Pair, stride: Pair, before: Pair, dilation: Pair, groups: int, out_size: Pair
+    ) -> None:
+        self.x, self.kernel, self.stride, self.before, self.dilation = x, kernel, stride, before, dilation
+        self.groups, self.out_size = groups, out_size
+        count, height, width, channels = x.shape
+        # Every window is one pixel, and the input itself is the matrix of columns:
+        self.is_plain = kernel == (1, 1) and stride == (1, 1) and before == (0, 0) and out_size == (height, width)
+        image = out_size[0] * out_size[1] * kernel[0] * kernel[1] * channels * x.itemsize
+        size = max(1, min(-(-count // get_num_threads()), _BLOCK_BYTES // max(image, 1)))
+        if count * image < _SMALL_BYTES:
+            size = max(count, 1)
+        self.blocks = [slice(i, min(i + size, count)) for i in range(0, count, size)] if image else []
+
+    def shares(self, most: int) -> list[list[slice]]:
+        """The blocks in at most ``most`` runs of about equal length (their number does not depend on the threads)."""
+        parts = min(most, len(self.blocks))
+        return [self.blocks[len(self.blocks) * i // parts : len(self.blocks) * (i + 1) // parts] for i in range(parts)]
+
+    def columns(self, block: slice) -> Any:
+        """The columns of the images in ``block``, (g, n·H'·W', kH·kW·C/g). This thread's next call overwrites them."""
+        x, groups, (rows, columns) = self.x[block], self.groups, self.out_size
+        n, channels = len(x), x.shape[3] // groups
+        if self.is_plain:
+            return x.reshape(-1, groups, channels).transpose(1, 0, 2)  # (n·H·W, g, C/g) -> (g, n·H·W, C/g)
+        padded = self._padded(x)
+        sn, sh, sw, sc = padded.strides
+        (sy, sx), (dy, dx) = self.stride, self.dilation
+        windows = np.lib.stride_tricks.as_strided(
+            padded,
+            (groups, n, rows, columns, *self.kernel, channels),  # (g, n, H', W', kH, kW, C/g)
+            (sc * channels, sn, sh * sy, sw * sx, sh * dy, sw * dx, sc),
+        )
+        buffer = scratch(1, windows.shape, x.dtype)
+        np.copyto(buffer, windows)
+        return buffer.reshape(groups, n * rows * columns, -1)  # (g, n, H', W', kH, kW, C/g) -> (g, n·H'·W', kH·kW·C/g)
+
+    def _padded(self, x: Any) -> Any:
+        """The part of the padded images that some window touches, (n, H, W, C); ``x`` itself where that is all it is."""
+        extent = tuple(
+            (n - 1) * s + (k - 1) * d + 1
+            for n, s, k, d in zip(self.out_size, self.stride, self.kernel, self.dilation, strict=True)
+        )
+        (to_y, from_y), (to_x, from_x) = (
+            _overlap(size, e, b) for size, e, b in zip(x.shape[1:3], extent, self.before, strict=True)
+        )
+        if (to_y, to_x) == (slice(0, extent[0]), slice(0, extent[1])):
+            return x[:, from_y, from_x]
+        padded = scratch(0, (len(x), *extent, x.shape[3]), x.dtype)
+        padded[...] = 0
+        padded[:, to_y, to_x] = x[:, from_y, from_x]
+        return padded
 
 
 def _overlap(size: int, extent: int, before: int) -> tuple[slice, slice]:

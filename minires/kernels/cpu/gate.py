@@ -52,7 +52,7 @@ def gated_residual(trunk: Any, logits: Any) -> Any:
 
 
 def gated_residual_backward(grad_output: Any, trunk: Any, logits: Any) -> tuple[Any, Any]:
-    """dF = g + g·M and dz = g·M·F·(1 - M), with M = σ(z) computed once more rather than kept."""
+    """Gradients g + g·M of the trunk and g·M·F·(1 - M) of the logits; M = σ(z) is computed once more rather than kept."""
 
     def compute(f: Any, z: Any, g: Any, df: Any, dz: Any) -> None:
         mask = scratch(0, z.shape, z.dtype)

@@ -7,8 +7,8 @@ AVX-512 server, times for 131,072 elements in the cache):
 * A vector of C numbers applied to each row: 86 µs at C = 16, 25 µs at C = 1024, but 14 µs from 8192 on, because NumPy copies
   shorter vectors through a buffer of that length first. So ``fold`` rows are read as one row of at least 8192 elements, with
   the vectors of the channels repeated as often. For the same reason ReLU takes the maximum with a row of zeros.
-* Sums over the rows are fastest at about 1024 columns: ``add.reduce`` 11 µs, ``einsum`` of a product 19 µs without a temporary
-  (a ones-vector times the matrix takes 7 µs, but that is a BLAS call, which must not happen inside a worker thread).
+* Sums over the rows are fastest at about 1024 columns: ``add.reduce`` 11 µs, ``einsum`` of a product 19 µs and without a
+  temporary (a ones-vector times the matrix takes 7 µs, but is a BLAS call, which must not happen inside a worker thread).
 * ReLU's gradient: selecting with a boolean mask costs 60 to 1900 µs, with the sign bit of a float as an integer mask 23 µs.
 
 The variance is exact where ``E[x²] - E[x]²`` is not: each block sums squares of distances from its own mean, and the blocks

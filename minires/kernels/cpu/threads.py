@@ -105,7 +105,8 @@ def aligned_empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray[Any, Any]:
     size = int(np.prod(shape)) * dtype.itemsize
     memory = np.empty(size + _ALIGNMENT, np.uint8)
     start = -memory.ctypes.data % _ALIGNMENT
-    return memory[start : start + size].view(dtype).reshape(shape)
+    aligned: np.ndarray[Any, Any] = memory[start : start + size].view(dtype).reshape(shape)
+    return aligned
 
 
 def scratch(number: int, shape: tuple[int, ...], dtype: Any) -> np.ndarray[Any, Any]:
@@ -118,4 +119,5 @@ def scratch(number: int, shape: tuple[int, ...], dtype: Any) -> np.ndarray[Any, 
     size = int(np.prod(shape)) * dtype.itemsize
     if number not in buffers or buffers[number].size < size:
         buffers[number] = aligned_empty((size,), np.uint8)
-    return buffers[number][:size].view(dtype).reshape(shape)
+    part: np.ndarray[Any, Any] = buffers[number][:size].view(dtype).reshape(shape)
+    return part

@@ -1,0 +1,163 @@
+"""Pictures and maps side by side, each with its name and its size: the figure that a lesson on images needs most.
+
+Maps of different sizes are drawn equally large, so that a coarse map shows its large pixels. Every map has a colour bar with
+the two ends of its scale, since two maps with the same colours may differ a hundredfold.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from minires.device import to_device
+from minires.tensor import Tensor
+from minires.viz.figure import BLACK, FEATURES, GREY, MASK, SERIES, Picture
+
+__all__ = ["panels"]
+
+SIGNED = "PuOr_r"  # white at 0, purple below, orange above: distinct for colour-blind readers
+SIDE, GAP, LEFT, TOP, BOTTOM = 1.5, 0.16, 0.08, 0.44, 0.3  # inches
+KINDS = ("image", "feature", "mask", "signed")
+
+Array = np.ndarray[Any, Any]
+Box = Sequence[float]
+
+
+def panels(
+    maps: Mapping[str, Any],
+    path: str | os.PathLike[str] | None = None,
+    *,
+    kind: str | Mapping[str, str] | None = None,
+    limits: tuple[float, float] | None = None,
+    boxes: Mapping[str, Any] | None = None,
+    between: Sequence[str] = (),
+    numbers: bool = False,
+    columns: int | None = None,
+    side: float = SIDE,
+) -> Picture:
+    """Draw pictures and maps in rows.
+
+    Args:
+        maps: title → a picture (1, H, W) or (3, H, W), or a map (H, W); arrays or Tensors. Pictures hold numbers in
+            [0, 1] or uint8.
+        path: where to save the figure, or None.
+        kind: how maps are coloured, one word for all or title → word: "feature" (the default: from its least to its
+            greatest value), "mask" (from 0 to 1), "signed" (white at 0), or "image" (grey, from 0 to 1).
+        limits: one scale (low, high) for all maps of kind "feature" and "signed"; None gives each its own.
+        boxes: title → a box (y0, x0, y1, x1) in that panel's pixels, half-open, or label → box for several.
+        between: signs to write between neighbours, such as ("·", "=").
+        numbers: write the value into each pixel (for small maps), instead of a colour bar.
+        columns: panels in a row; all in one row by default.
+        side: width of a panel in inches.
+
+    Raises:
+        ValueError: nothing to draw, an array that is neither a picture nor a map, or an unknown kind.
+    """
+    if not maps:
+        raise ValueError("panels: there is nothing to draw")
+    columns = columns or len(maps)
+    rows = -(-len(maps) // columns)
+    gap = GAP + (0.14 if any(between) else 0)
+    width, height = 2 * LEFT + columns * (side + gap) - gap, rows * (TOP + side + BOTTOM)
+    figure = Picture(width, height)
+    for i, (title, values) in enumerate(maps.items()):
+        row, column = divmod(i, columns)
+        left, bottom = LEFT + column * (side + gap), height - row * (TOP + side + BOTTOM) - TOP - side
+        axes = figure.add_axes((left / width, bottom / height, side / width, side / height))
+        array = _array(title, values)
+        chosen = kind if isinstance(kind, str) else (kind or {}).get(title, "image" if array.ndim == 3 else "feature")
+        shown = _draw(axes, array, chosen, limits)
+        _write_title(figure, title, array, ((left + side / 2) / width, bottom + side, height))
+        if numbers:
+            _write_numbers(axes, array, shown)
+        elif array.ndim == 2 and chosen != "image":
+            _color_bar(figure, shown, (left, bottom - 0.15, side), (width, height))
+        _draw_boxes(axes, (boxes or {}).get(title))
+        if i < len(between):
+            x, y = (left + side + gap / 2) / width, (bottom + side / 2) / height
+            figure.text(x, y, between[i], ha="center", va="center", fontsize=13, color=BLACK)
+    return figure.write(path)
+
+
+def _array(title: str, values: Any) -> Array:
+    array = np.asarray(to_device(values.data if isinstance(values, Tensor) else values, "cpu"))
+    if array.ndim == 2 or (array.ndim == 3 and len(array) in (1, 3)):
+        return array
+    raise ValueError(f"panels: {title!r} must be a map (H, W) or a picture (1, H, W) or (3, H, W), got {array.shape}")
+
+
+def _draw(axes: Any, array: Array, kind: str, limits: tuple[float, float] | None) -> Any:
+    if kind not in KINDS:
+        raise ValueError(f"panels: kind must be one of {', '.join(map(repr, KINDS))}, got {kind!r}")
+    if array.ndim == 3:
+        array = array / 255 if array.dtype == np.uint8 else np.clip(array, 0, 1)
+        array = array[0] if len(array) == 1 else array.transpose(1, 2, 0)  # (H, W) or (H, W, 3)
+    low, high = limits or (float(array.min()), float(array.max()))
+    if kind == "signed":
+        high = max(abs(low), abs(high)) or 1.0
+        low = -high
+    elif kind != "feature":
+        low, high = 0.0, 1.0
+    colors = {"image": "gray", "feature": FEATURES, "mask": MASK, "signed": SIGNED}[kind]
+    shown = axes.imshow(array, cmap=colors, vmin=low, vmax=high, interpolation="nearest")
+    axes.set_xticks([])
+    axes.set_yticks([])
+    for spine in axes.spines.values():
+        spine.set(color="#bbbbbb", linewidth=0.6)
+    return shown
+
+
+def _write_title(figure: Picture, title: str, array: Array, place: tuple[float, float, float]) -> None:
+    """Name and size above a panel. ``place``: middle as a share of the width; top of the panel and page height in inches."""
+    x, top, page = place
+    size = f"{array.shape[-2]} × {array.shape[-1]}"
+    for above, text, fontsize, color in ((0.2, title, 9.5, BLACK), (0.05, size, 8.0, GREY)):
+        figure.text(x, (top + above) / page, text, ha="center", va="bottom", fontsize=fontsize, color=color)
+
+
+def _color_bar(figure: Picture, shown: Any, place: tuple[float, float, float], page: tuple[float, float]) -> None:
+    """A thin bar under a panel, the ends of its scale to the left and right of it. Places in inches."""
+    left, bottom, side = place
+    margin = 0.27 * side
+    box = ((left + margin) / page[0], bottom / page[1], (side - 2 * margin) / page[0], 0.07 / page[1])
+    axes = figure.add_axes(box)
+    bar = figure.colorbar(shown, cax=axes, orientation="horizontal")
+    bar.outline.set_visible(False)
+    bar.set_ticks([])
+    for x, align, value in ((-0.08, "right", shown.norm.vmin), (1.08, "left", shown.norm.vmax)):
+        axes.text(x, 0.45, _short(value), transform=axes.transAxes, ha=align, va="center", fontsize=7.5, color=BLACK)
+
+
+def _write_numbers(axes: Any, array: Array, shown: Any) -> None:
+    """The value in each pixel, black or white, whichever shows."""
+    fontsize = min(9.0, 46.0 / max(array.shape))
+    for (row, column), value in np.ndenumerate(array):
+        red, green, blue, _ = shown.to_rgba(value)
+        color = "white" if 0.3 * red + 0.59 * green + 0.11 * blue < 0.5 else "black"
+        axes.text(column, row, _short(value), ha="center", va="center", fontsize=fontsize, color=color)
+
+
+def _short(value: float) -> str:
+    """Two digits after the point, or two significant ones for tiny and huge numbers; no needless zeros."""
+    if value and not 0.01 <= abs(value) < 1000:
+        return f"{value:.0e}".replace("e-0", "e-").replace("e+0", "e")
+    text = f"{value:.2f}".rstrip("0").rstrip(".")
+    return "0" if text == "-0" else text
+
+
+def _draw_boxes(axes: Any, boxes: Mapping[str, Box] | Box | None) -> None:
+    if boxes is None:
+        return
+    from matplotlib.patches import Rectangle
+
+    named = boxes if isinstance(boxes, Mapping) else {"": boxes}
+    for i, (label, box) in enumerate(named.items()):
+        y0, x0, y1, x1 = (float(edge) for edge in box)
+        color = SERIES[(i + 1) % len(SERIES)]
+        axes.add_patch(Rectangle((x0 - 0.5, y0 - 0.5), x1 - x0, y1 - y0, fill=False, edgecolor=color, linewidth=1.5))
+        if label:
+            back = {"facecolor": "white", "alpha": 0.85, "edgecolor": "none", "pad": 1.0}
+            axes.text(x0 - 0.2, y1 - 0.5, label, ha="left", va="bottom", fontsize=7.5, color=color, weight="bold", bbox=back)
