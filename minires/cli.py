@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from minires.errors import DeviceError
+from minires.errors import DataError, DeviceError
 
 __all__ = ["main"]
 
@@ -112,8 +112,10 @@ def _new_run(options: argparse.Namespace) -> tuple[Any, bool, Path]:
     if options.model is not None and options.model != preset.model:
         changes["options"] = {}
     job = preset.with_(**changes)
-    source = open_source(job)
-    jobs.build_trainer(job, source, quiet=True)
+    try:
+        jobs.check(job, open_source(job, options.download))
+    except DataError as error:
+        raise DataError(str(error).replace("pass download=True", "add --download")) from None
     return job, options.compare, jobs.new_directory(options.out)
 
 
@@ -123,7 +125,7 @@ def _old_run(options: argparse.Namespace) -> tuple[Any, bool, Path]:
     from minires.training import job as jobs
 
     given = [name for name in (*_JOB_OPTIONS, "out") if name != "device" and getattr(options, name) is not None]
-    given += ["compare"] if options.compare else []
+    given += [name for name in ("compare", "download") if getattr(options, name)]
     if given:
         names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
         raise ValueError(f"--resume continues a run with its own settings; leave out {names}")
@@ -249,6 +251,7 @@ def _add_train(commands: Any) -> None:
     choices = ("digits", "cifar10", "cifar100", "folder")
     data.add_argument("--data", choices=choices, default=None, help="what to train on (default: digits)")
     data.add_argument("--root", help="directory of the data files (not for digits); for folder: one folder for each class")
+    data.add_argument("--download", action="store_true", help="fetch CIFAR into --root if it is not there")
     data.add_argument("--size", type=_whole, help="folder: scale pictures to this many pixels a side (default: 32)")
     data.add_argument("--clutter", type=_whole, help="digits: fragments on each canvas (default: 4)")
     data.add_argument("--canvas", type=_whole, help="digits: side of a canvas in pixels (default: 28)")

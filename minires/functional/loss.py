@@ -157,7 +157,7 @@ def _class_indices(
 
 def _total_weight(weights: Any, index: Any, counted: Any) -> float:
     """What "mean" divides by: the weights of the targets that count."""
-    return float(counted.sum() if weights is None else (weights.reshape(-1)[index] * counted).sum())
+    return float(counted.sum() if weights is None else (weights.reshape(-1)[index] * counted).sum().real)
 
 
 # ------------------------------------------------------------------------------------ distances

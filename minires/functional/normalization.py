@@ -168,7 +168,7 @@ def _run(
 
 
 def _statistics(input: Any, running: Running, training: bool, momentum: float) -> Running:
-    """The mean and the biased variance to normalise by; in training those of ``input``, which the running ones then follow."""
+    """The mean and biased variance to normalise by: the running ones, or ``input``'s, which the running ones follow."""
     if not training:
         return running
     mean, variance = kernels_of(input).batch_statistics(input)

@@ -20,7 +20,9 @@ from minires import models, nn, optim
 from minires.device import to_device
 from minires.errors import CheckpointError
 from minires.io import write_atomically
+from minires.modes import no_grad
 from minires.random import manual_seed
+from minires.tensor import Tensor
 from minires.training import checkpoint
 from minires.training.metrics import Evaluation, evaluate
 from minires.training.presets import Job
@@ -28,7 +30,9 @@ from minires.training.report import NAMES
 from minires.training.sources import Source, open_source
 from minires.training.trainer import CHECKPOINT, Trainer
 
-__all__ = ["Trained", "build_trainer", "compare", "load_model", "measure", "new_directory", "read_job", "run", "write_job"]
+__all__ = [
+    "Trained", "build_trainer", "check", "compare", "load_model", "measure", "new_directory", "read_job", "run", "write_job",
+]  # fmt: skip
 
 CONFIG, RESULTS = "config.json", "results.json"
 COMPARED = ("residual", "naive", "none")
@@ -104,10 +108,22 @@ def build_trainer(job: Job, source: Source, out: Path | None = None, quiet: bool
     optimizer = _optimizer(job, model)
     return Trainer(
         model, optimizer, nn.CrossEntropyLoss(label_smoothing=job.label_smoothing), source.train,
-        schedule=_schedule(job, optimizer, job.epochs * len(source.train)), 
-        test=lambda network: measure(job, network, source), test_every=job.test_every, device=job.device, out=out, config=job.to_dict(), model_config=model.config, classes=source.classes,
-        quiet=quiet, label=label,
+        schedule=_schedule(job, optimizer, job.epochs * len(source.train)),
+        test=lambda network: measure(job, network, source), test_every=job.test_every, device=job.device, out=out,
+        config=job.to_dict(), model_config=model.config, classes=source.classes, quiet=quiet, label=label,
     )  # fmt: skip
+
+
+def check(job: Job, source: Source) -> None:
+    """Run one image through the job's network, so that what does not fit shows before a run begins.
+
+    Raises:
+        ValueError: an option of the network that it does not have, or images that it cannot take.
+        DeviceError: the device is not there.
+    """
+    model = build_trainer(job, source, quiet=True).model.eval()
+    with no_grad():
+        model(Tensor(to_device(source.first_test_images(1)[0], job.device)))
 
 
 def run(job: Job, out: Path, quiet: bool = False, log: Callable[[str], None] = print) -> Evaluation:

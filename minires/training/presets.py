@@ -82,6 +82,9 @@ class Job:
     device: str = "cpu"
 
     def __post_init__(self) -> None:
+        plain = {name: list(value) if isinstance(value, tuple) else value for name, value in self.options.items()}
+        object.__setattr__(self, "options", plain)  # as JSON gives it back, so that a job equals its copy from a file
+        object.__setattr__(self, "milestones", tuple(self.milestones))
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name}: expected one of {', '.join(choices)}, got {getattr(self, name)!r}")
@@ -103,9 +106,7 @@ class Job:
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values that JSON can hold."""
-        values = asdict(self)
-        values["milestones"], values["options"] = list(self.milestones), _plain(self.options)
-        return values
+        return {**asdict(self), "milestones": list(self.milestones)}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Job:
@@ -117,16 +118,12 @@ class Job:
         unknown = set(values) - {each.name for each in fields(cls)}
         if unknown:
             raise ValueError(f"config: unknown setting {min(unknown)!r}")
-        return cls(**{**values, "milestones": tuple(values.get("milestones", ()))})
+        return cls(**values)
 
 
 def _need(name: str, value: float, least: int) -> None:
     if not (math.isfinite(value) and value >= least):
         raise ValueError(f"{name}: expected a number of at least {least}, got {value}")
-
-
-def _plain(options: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in options.items()}
 
 
 #: The main job: about a minute on two cores. See docs/performance.md for how these numbers were found.

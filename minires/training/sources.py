@@ -64,8 +64,12 @@ class Source:
         return wanted, shown, labels, *boxes
 
 
-def open_source(job: Job) -> Source:
+def open_source(job: Job, download: bool = False) -> Source:
     """Open the data of a job.
+
+    Args:
+        job: what to open.
+        download: fetch CIFAR if its files are not there.
 
     Raises:
         DataError: files are missing or corrupt.
@@ -73,7 +77,7 @@ def open_source(job: Job) -> Source:
     """
     if job.data == "digits":
         return _digits(job)
-    train, test, side = _pictures(job)
+    train, test, side = _pictures(job, download)
     normalize = Normalize(*_statistics(job))
     moves: list[Transform] = [PadCrop(4), RandomHorizontalFlip()] if job.augment else []
     classes = (train.dataset if isinstance(train, Subset) else train).classes  # type: ignore[attr-defined]
@@ -114,11 +118,11 @@ def _digits(job: Job) -> Source:
     )  # fmt: skip
 
 
-def _pictures(job: Job) -> tuple[Dataset, Dataset, int]:
+def _pictures(job: Job, download: bool) -> tuple[Dataset, Dataset, int]:
     root = Path(job.root or ".")
     if job.data != "folder":
         kind = CIFAR10 if job.data == "cifar10" else CIFAR100
-        return kind(root, train=True), kind(root, train=False), 32
+        return kind(root, train=True, download=download), kind(root, train=False), 32
     held_out = next((root / name for name in ("test", "val") if (root / name).is_dir()), None)
     if held_out is not None and (root / "train").is_dir():
         train, test = ImageFolder(root / "train", job.size), ImageFolder(held_out, job.size)

@@ -81,7 +81,8 @@ SAMPLES = [
            lambda torch, f, m: (1 + m) * f),
     Sample("residual_attention-square", F.residual_attention, _two(2, 2, 2, 2), _each_pair(lambda f, m: (1 + m) * f),
            lambda torch, f, m: (1 + m) * f),
-    Sample("naive_attention", F.naive_attention, _two(2, 3, 4, 2), _each_pair(lambda f, m: m * f), lambda torch, f, m: m * f),
+    Sample("naive_attention", F.naive_attention, _two(2, 3, 4, 2), _each_pair(lambda f, m: m * f),
+           lambda torch, f, m: m * f),
     Sample("gated_residual", F.gated_residual, _two(2, 3, 4, 2), _each_pair(lambda f, z: (1 + _logistic(z)) * f),
            lambda torch, f, z: (1 + torch.sigmoid(z)) * f),
     Sample("gated_residual-extreme", F.gated_residual,
@@ -97,7 +98,7 @@ SAMPLES = [
     Sample("spatial_attention", F.spatial_attention, _one(2, 3, 4, 2), _places, _torch_places),
     Sample("spatial_attention-square", F.spatial_attention, _one(2, 2, 2, 2), _places, _torch_places),
     Sample("spatial_attention-no-eps", F.spatial_attention, _one(2, 2, 5, eps=0.0), _places, _torch_places),
-    Sample("spatial_attention-constant-map", F.spatial_attention, _some_constant, _places, _torch_places, complex=False),
+    Sample("spatial_attention-constant-map", F.spatial_attention, _some_constant, _places, _torch_places, second=False),
     Sample("spatial_attention-constant-map-no-eps", F.spatial_attention, _some_constant_no_eps, _places,
            "PyTorch gives NaN for a std of 0", smooth=False),
 ]  # fmt: skip
@@ -107,8 +108,10 @@ BAD_CALLS = [
     BadCall("residual_attention-shapes", lambda: F.residual_attention(np.zeros((2, 3, 4, 4)), np.zeros((2, 1, 4, 4))),
             r"residual_attention: trunk and mask must have the same shape\n  trunk \(N=2, C=3, H=4, W=4\)\n"
             r"  mask  \(N=2, C=1, H=4, W=4\)", ShapeError),
-    BadCall("naive_attention-shapes", lambda: F.naive_attention(np.zeros((2, 3)), np.zeros((3, 2))), "same shape", ShapeError),
-    BadCall("gated_residual-shapes", lambda: F.gated_residual(np.zeros((2, 3)), np.zeros(3)), "trunk and logits", ShapeError),
+    BadCall("naive_attention-shapes", lambda: F.naive_attention(np.zeros((2, 3)), np.zeros((3, 2))), "same shape",
+            ShapeError),
+    BadCall("gated_residual-shapes", lambda: F.gated_residual(np.zeros((2, 3)), np.zeros(3)), "trunk and logits",
+            ShapeError),
     BadCall("channel_attention-axes", lambda: F.channel_attention(np.zeros(3)), "at least 2 axes", ShapeError),
     BadCall("spatial_attention-axes", lambda: F.spatial_attention(np.zeros((2, 3))), "at least 3 axes", ShapeError),
 ]  # fmt: skip

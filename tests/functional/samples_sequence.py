@@ -35,7 +35,8 @@ def _kept(shape: tuple[int, ...], p: float) -> np.ndarray:
 _CHANCE = "PyTorch draws other random numbers"
 
 SAMPLES = [
-    Sample("embedding", F.embedding, lambda rng: ((np.array([[1, 4, 1], [0, 1, 3]]), rng.standard_normal((5, 4))), {}), _rows),
+    Sample("embedding", F.embedding,
+           lambda rng: ((np.array([[1, 4, 1], [0, 1, 3]]), rng.standard_normal((5, 4))), {}), _rows),
     Sample("embedding-padding", F.embedding,
            lambda rng: ((np.array([2, 0, 2, 1]), rng.standard_normal((3, 2))), {"padding_idx": 2}), _rows, smooth=False),
     Sample("embedding-padding-from-the-end", F.embedding,

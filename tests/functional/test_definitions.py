@@ -1,7 +1,7 @@
-"""Ops that are fused for speed, against their definitions in plain ops; and the fast kernels at the borders of their blocks.
+"""Ops that are fused for speed, against their definitions in plain ops; and the fast kernels at the borders of blocks.
 
-A recorded backward pass differentiates the definition, an ordinary one runs the fast rule, so the two have to agree: in value,
-in the gradient, and where the definition's second derivative is held against differences of the fast rule's gradient.
+A recorded backward pass differentiates the definition, an ordinary one runs the fast rule, so the two have to agree: in
+value, in the gradient, and where the definition's second derivative is held against differences of the fast gradient.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def calls_of(sample: Sample) -> list[tuple[Op[Any], list[Any]]]:
 def fused_problems() -> Iterator[Any]:
     for sample in table.samples():
         for op, arrays in calls_of(sample):
-            rng = sample.rng()
+            rng = sample.rng().spawn(1)[0]  # not the numbers that the inputs were made of
             yield pytest.param(op, arrays, rng, sample.smooth and sample.second, id=f"{op.name}: {sample.name}")
 
 
@@ -104,7 +104,9 @@ def test_second_derivative_is_that_of_the_fast_rule(op: Op[Any], arrays: list[An
 
 # ------------------------------------------------------------------------------------ batch norm's kernels
 
-SHAPES = [(2, 3), (7, 1), (3, 5, 7), (2, 16, 9, 5), (5, 48, 3, 11), (3, 2, 2, 3, 4), (4, 300, 2, 1), (2, 64, 8, 8), (1, 1, 9, 9)]
+SHAPES = [
+    (2, 3), (7, 1), (3, 5, 7), (2, 16, 9, 5), (5, 48, 3, 11), (3, 2, 2, 3, 4), (4, 300, 2, 1), (2, 64, 8, 8), (1, 1, 9, 9),
+]  # fmt: skip
 
 
 @pytest.fixture(params=[1, 2, 4])
@@ -291,7 +293,11 @@ def test_an_error_in_a_worker_reaches_the_caller(with_threads: int) -> None:
 def test_blocks_inside_a_worker_run_there() -> None:
     before, done = threads.get_num_threads(), []
     threads.set_num_threads(2)
-    threads.parallel_blocks(lambda outer: threads.parallel_blocks(lambda inner: done.append((outer, inner)), range(3)), range(4))
+
+    def outer_block(i: int) -> None:
+        threads.parallel_blocks(lambda j: done.append((i, j)), range(3))
+
+    threads.parallel_blocks(outer_block, range(4))
     threads.set_num_threads(before)
     assert sorted(done) == [(i, j) for i in range(4) for j in range(3)]
 

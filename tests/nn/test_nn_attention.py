@@ -197,3 +197,10 @@ def test_batch_norm_relu_is_batch_norm_and_relu():
     assert list(fused.state_dict()) == list(plain.state_dict())
     for name, value in fused.state_dict().items():
         np.testing.assert_allclose(value.numpy(), plain.state_dict()[name].numpy(), rtol=1e-6)
+
+
+def test_prints():
+    text = repr(nn.AttentionModule(8, 1, attention="naive", mask="local", activation="channel"))
+    assert "AttentionModule(attention='naive'" in text and "LocalMask(activation='channel'" in text
+    text = repr(nn.SoftMask(8, 1, upsample="nearest"))
+    assert text.startswith("SoftMask(depth=1, activation='mixed'") and "(resize0): Resize(mode='nearest')" in text

@@ -1,10 +1,10 @@
 """A few threads for loops over blocks, and the scratch memory that each of them works in.
 
 NumPy releases the interpreter's lock inside its loops, so plain threads keep all cores busy as long as a block is large
-enough. Two rules make this safe and repeatable: no BLAS call inside a worker (OpenBLAS has threads of its own, which then
-fight these), and no result that depends on which thread was first (each block writes to its own place, and whoever needs a
-sum adds the blocks' shares in their order afterwards). So results are equal bit for bit from run to run, and for any number
-of threads.
+enough. Two rules make this safe and repeatable. No matrix product inside a worker, unless BLAS was told to keep to one
+thread (:mod:`minires.kernels.cpu.blas`): its own threads would fight these. And no result that depends on which thread was
+first: each block writes to its own place, and whoever needs a sum adds the blocks' shares in their order afterwards. So
+results are equal bit for bit from run to run, and for any number of threads.
 """
 
 from __future__ import annotations
