@@ -8,11 +8,13 @@ loop over a heap, not a recursion: a chain of 100,000 ops is no deeper for it th
 from __future__ import annotations
 
 import heapq
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from minires import operators
 from minires.device import array_module
+from minires.memory import is_writable, lock
 from minires.modes import Mode, detect_anomaly, enable_grad, is_grad_enabled, no_grad, state
 from minires.op import Op, Saved, op
 from minires.tape import Node, check_finite
@@ -84,6 +86,10 @@ def _seed(tensor: Any, gradient: Any) -> Tensor:
     return gradient.to(tensor.dtype)
 
 
+#: Threads that share weights add to the same ``.grad``.
+_accumulating = threading.RLock()
+
+
 class _Sum:
     """A gradient in the making: the first term as it came, the sum of more terms in an array of our own."""
 
@@ -126,8 +132,6 @@ def _walk(
             return
         node, slot = edge
         if node not in pending:
-            if node.freed:
-                node.check_usable()
             pending[node] = [_Sum() for _ in node.outputs]
             heapq.heappush(queue, (-node.number, node))
         pending[node][slot].add(gradient)
@@ -138,7 +142,9 @@ def _walk(
         del seed, seeds
         while queue:
             node = heapq.heappop(queue)[1]
-            grads = [_run_hooks(node, slot, total.value) for slot, total in enumerate(pending.pop(node))]
+            grads = [total.value for total in pending.pop(node)]
+            if node.hooks is not None or node.retained is not None:
+                grads = [_run_hooks(node, slot, gradient) for slot, gradient in enumerate(grads)]
             if captured is not None:
                 captured.collect(node, grads)
                 wanted = captured.wanted(node)
@@ -228,13 +234,17 @@ def _accumulate(leaf: Tensor, gradient: Any) -> None:
     """``leaf.grad += gradient``, in an array that belongs to ``leaf.grad`` alone."""
     if gradient is None:
         return
-    if leaf.grad is None:
-        leaf.grad = _own_tensor(gradient)
-    elif isinstance(gradient, Tensor):
-        leaf.grad = leaf.grad + gradient
-    else:
-        leaf.grad.memory.check_writable("backward: adding to .grad")
-        leaf.grad.data[...] += gradient
+    with _accumulating:
+        collected = leaf.grad
+        if collected is None:
+            leaf.grad = _own_tensor(gradient)
+        elif not isinstance(collected, Tensor) or collected.shape != gradient.shape:
+            found = f"one of shape {collected.shape}" if isinstance(collected, Tensor) else type(collected).__name__
+            raise ValueError(f"backward: .grad of a leaf must be None or a Tensor of shape {gradient.shape}, found {found}")
+        elif isinstance(gradient, Tensor) or not is_writable(collected._array):
+            leaf.grad = collected + gradient  # a graph may hold the old values: the gradient of a gradient
+        else:
+            collected._array[...] += gradient
 
 
 def _run_hooks(node: Node, slot: int, gradient: Any) -> Any:
@@ -254,10 +264,16 @@ def _apply_hooks(hooks: dict[int, Callable[[Tensor], Any]] | None, gradient: Any
     """Each hook gets a copy that it may edit or replace, so that an edit never reaches another path of the graph."""
     for hook in list((hooks or {}).values()):
         given = _own_tensor(gradient)
-        replaced = hook(given)
+        guard = lock(given._array, "create_graph") if given.requires_grad else None  # an edit would not be recorded
+        try:
+            replaced = hook(given)
+        finally:
+            if guard is not None:
+                guard.release("create_graph")
         if replaced is None:
             replaced = given
-        if not isinstance(replaced, Tensor) or replaced.shape != given.shape:
-            raise ValueError(f"hook: expected None or a Tensor of shape {given.shape}, got {replaced!r:.80}")
+        if not isinstance(replaced, Tensor) or (replaced.shape, replaced.dtype) != (given.shape, given.dtype):
+            expected = f"None or a Tensor of shape {given.shape} and dtype {given.dtype}"
+            raise ValueError(f"hook: expected {expected}, got {replaced!r:.80}")
         gradient = replaced if isinstance(gradient, Tensor) else replaced.data
     return gradient

@@ -7,7 +7,7 @@ of its device, and everything else follows. CuPy is imported only when somebody 
 from __future__ import annotations
 
 from types import ModuleType
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -15,9 +15,16 @@ from minires.errors import DeviceError
 
 __all__ = ["Array", "array_module", "device_of", "is_available", "synchronize", "to_device"]
 
-#: A NumPy array, or a CuPy array, inside an op; a Tensor (or a plain number) for the caller of an op. Parameters of an
-#: op annotated with this name are its differentiable inputs, see :func:`minires.autograd.op`.
-Array: TypeAlias = Any
+if TYPE_CHECKING:
+    Array: TypeAlias = Any
+else:
+
+    class Array:
+        """A NumPy array, or a CuPy array, inside an op; a Tensor (or a plain number) for the caller of an op.
+
+        Parameters of an op annotated with this name are its differentiable inputs, see :func:`minires.autograd.op`.
+        Nothing is an instance of it: it is only a name, and ``Any`` to a type checker.
+        """
 
 
 def array_module(*arrays: Any) -> ModuleType:

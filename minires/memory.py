@@ -5,55 +5,64 @@ of the graph keeps an array, the array is *locked*: NumPy itself refuses to writ
 methods raise an error that names the op. Changes that have to happen anyway (an optimiser's step, loading weights) are
 *announced*: they raise a version number, and a backward pass that meets an older version says so.
 
-What cannot be seen: a further NumPy view of the same memory that the caller made before it was wrapped. ``tensor()`` copies,
-so this takes ``from_numpy`` and some intent.
+One :class:`Memory` stands for all arrays that look at the same memory, whoever wrapped them, and exists only while an op
+keeps one of them.
+
+What cannot be seen: a NumPy view of the memory that the caller made before it was locked (``row = array[0]``, or
+``row = x.data[0]``), and any write to a raw CuPy array. Both take some intent.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
-from weakref import WeakValueDictionary
 
 import numpy as np
 
 from minires.errors import InPlaceError
 
-__all__ = ["Memory", "memory_of_foreign"]
+__all__ = ["Memory", "is_writable", "lock", "memory_of", "protect"]
 
 
 class Memory:
-    """The lock and the version number shared by all Tensors that look at the same memory.
+    """The lock and the version number of one piece of memory.
 
     Attributes:
-        version: how many announced changes there were.
-        holders: names of the ops that need the memory unchanged, one entry per array kept.
+        version: how many announced changes there were since it was locked.
+        holders: for each op that needs the memory unchanged, how many of its arrays are kept.
     """
 
-    __slots__ = ("__weakref__", "_locked", "_root", "holders", "version")
+    __slots__ = ("_changing", "_locked", "holders", "owner", "version")
 
-    def __init__(self, root: Any) -> None:
+    def __init__(self, owner: Any) -> None:
+        self.owner = owner
         self.version = 0
-        self.holders: list[str] = []
-        self._root = root
+        self.holders: dict[str, int] = {}
         self._locked: list[np.ndarray[Any, Any]] = []
-
-    def lock(self, array: Any, op: str) -> None:
-        """``op`` keeps ``array``: nobody may write to it until :meth:`release`."""
-        self.holders.append(op)
-        for each in (self._root,) if array is self._root else (self._root, array):
-            if type(each) is np.ndarray and each.flags.writeable:
-                each.flags.writeable = False
-                self._locked.append(each)
+        self._changing = False
 
     def release(self, op: str) -> None:
-        """``op`` needs its array no more; the last release makes the memory writable again."""
-        self.holders.remove(op)
-        if not self.holders:
-            for array in self._locked:  # the root comes first: a view can only be writable over a writable root
-                array.flags.writeable = True
-            self._locked.clear()
+        """``op`` needs one of its arrays no more; the last release makes the memory writable again."""
+        with _guard:
+            self.holders[op] -= 1
+            if self.holders[op] == 0:
+                del self.holders[op]
+            if not self.holders:
+                _held.pop(id(self.owner), None)
+                self._set_writable(True)
+                self._locked.clear()
+
+    def forbid_writing(self, array: Any) -> None:
+        """Make ``array``, which looks at this memory, read-only until the last release."""
+        if isinstance(array, np.ndarray) and array.flags.writeable:
+            array.flags.writeable = self._changing
+            self._locked.append(array)
+
+    def _set_writable(self, value: bool) -> None:
+        for array in self._locked:  # the owner comes first: a view can only be writable over a writable owner
+            array.flags.writeable = value
 
     @contextmanager
     def announced_change(self) -> Iterator[None]:
@@ -61,35 +70,67 @@ class Memory:
 
         A backward pass over a graph that was recorded before then raises instead of using the new values.
         """
+        nested, self._changing = self._changing, True
         self.version += 1
-        for array in self._locked:
-            array.flags.writeable = True
+        self._set_writable(True)
         try:
             yield
         finally:
-            for array in self._locked:
-                array.flags.writeable = False
+            self._changing = nested
+            self._set_writable(nested)
 
     def check_writable(self, what: str) -> None:
         """Raise if an op still needs this memory. ``what`` names the change that was tried."""
         if self.holders:
-            names = ", ".join(sorted(set(self.holders)))
+            names = ", ".join(sorted(self.holders))
             raise InPlaceError(
                 f"{what}: this array may not be changed in place, because the backward rule of {names} still needs it. "
                 "Call backward() first, drop the graph, or work on a copy (x.clone())."
             )
 
 
-#: Memories of arrays that the user owns, by the id of the owning array (which the Memory keeps alive, so ids stay valid).
-_foreign: WeakValueDictionary[int, Memory] = WeakValueDictionary()
+#: The memories that are locked now, by the id of the array that owns them (kept alive by the Memory, so ids stay valid).
+_held: dict[int, Memory] = {}
+
+#: Threads may share weights. Reentrant, since a graph may be freed (and release its locks) at any moment.
+_guard = threading.RLock()
 
 
-def memory_of_foreign(array: Any) -> Memory:
-    """The Memory of an array that came from outside: one per owner, however many views of it were wrapped."""
-    owner = array
-    while type(getattr(owner, "base", None)) is np.ndarray:
-        owner = owner.base
-    memory = _foreign.get(id(owner))
-    if memory is None:
-        memory = _foreign[id(owner)] = Memory(owner)
+def lock(array: Any, op: str) -> Memory:
+    """``op`` keeps ``array``: nobody may write to its memory until :meth:`Memory.release`."""
+    owner = _owner(array)
+    with _guard:
+        memory = _held.get(id(owner)) or Memory(owner)
+        memory.holders[op] = memory.holders.get(op, 0) + 1
+        _held[id(owner)] = memory
+        memory.forbid_writing(owner)
+        if array is not owner:
+            memory.forbid_writing(array)
     return memory
+
+
+def memory_of(array: Any) -> Memory:
+    """The Memory that ``array`` looks at; a new one, which nobody else knows of, if it is not locked."""
+    owner = _owner(array)
+    return _held.get(id(owner)) or Memory(owner)
+
+
+def protect(array: Any) -> None:
+    """If the memory of ``array`` is locked, make this view of it read-only as well."""
+    if _held and isinstance(array, np.ndarray) and array.flags.writeable:
+        with _guard:
+            memory = _held.get(id(_owner(array)))
+            if memory is not None:
+                memory.forbid_writing(array)
+
+
+def is_writable(array: Any) -> bool:
+    """Whether ``array`` may be changed: no op keeps its memory, and NumPy has no objection."""
+    return getattr(array.flags, "writeable", True) and id(_owner(array)) not in _held
+
+
+def _owner(array: Any) -> Any:
+    """The array whose memory ``array`` looks at: itself, or what it is a view of."""
+    while (base := getattr(array, "base", None)) is not None and hasattr(base, "base"):
+        array = base  # as_strided() puts an object of its own, which is no array, in between
+    return array

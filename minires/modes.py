@@ -5,14 +5,17 @@ Besides the random generators this is the only state that minires keeps outside 
 
 from __future__ import annotations
 
+import inspect
+import os
 import sys
 import threading
 from contextlib import ContextDecorator
 from pathlib import Path
+from typing import Any
 
 __all__ = ["detect_anomaly", "enable_grad", "is_grad_enabled", "no_grad", "state", "user_line"]
 
-_PACKAGE = str(Path(__file__).parent)
+_PACKAGE = str(Path(__file__).parent) + os.sep
 
 
 class State(threading.local):
@@ -41,6 +44,15 @@ class Mode(ContextDecorator):
 
     def __exit__(self, *error: object) -> None:
         setattr(state, self._attribute, self._before.pop())
+
+    def _recreate_cm(self) -> Mode:
+        """A decorated function may run in several threads at once, so each call gets a Mode of its own."""
+        return Mode(self._attribute, self._value)
+
+    def __call__(self, function: Any) -> Any:
+        if inspect.isgeneratorfunction(function):  # its body runs after the call, outside of the mode
+            raise TypeError(f"{function.__name__} is a generator; set the mode in a 'with' block inside it")
+        return super().__call__(function)
 
 
 def no_grad() -> Mode:

@@ -26,6 +26,7 @@ What the op computes, and its backward rule::
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable
 from typing import Any, Generic, ParamSpec, TypeVar, cast
 
@@ -70,11 +71,14 @@ class Op(Generic[P]):
         parameters = self.__signature__.parameters
         self.parameters = tuple(parameters)
         self._defaults = tuple(p.default for p in parameters.values())
-        annotations = [str(p.annotation) for p in parameters.values()]
+        annotations = [_annotation(p) for p in parameters.values()]
         self.inputs = tuple(i for i, a in enumerate(annotations) if a in ("Array", "Array | None", "Sequence[Array]"))
         self.sequences = {i for i, a in enumerate(annotations) if a == "Sequence[Array]"}
         self._optional = {i for i, a in enumerate(annotations) if a == "Array | None"}
+        self._is_input = tuple(i in self.inputs for i in range(len(annotations)))
         self.wanted: tuple[str, ...] = ()
+        self.only_for: dict[str, int] = {}
+        self._plan()
         if not self.inputs:
             raise TypeError(f"{self.name}: an op needs a parameter annotated 'Array'")
 
@@ -91,34 +95,53 @@ class Op(Generic[P]):
         """Decorator: ``rule`` computes the gradients of the inputs; its parameter names say what it needs."""
         self.rule = rule
         self.wanted = tuple(inspect.signature(rule).parameters)
+        self._plan()
         return rule
 
     def definition(self, function: _F) -> _F:
         """Decorator: ``function`` computes the same as the op out of plain ops (for recorded backward passes)."""
         self.defined = function
+        self._plan()
         return function
+
+    def keep_only_for(self, **others: str) -> None:
+        """``mul.keep_only_for(input="other")``: keep ``input`` only if ``other`` wants a gradient; else the rule gets None.
+
+        Worth a line where an op often meets constants: ``scores * 0.125`` then keeps no scores.
+        """
+        self.only_for = {name: self.inputs.index(self.parameters.index(other)) for name, other in others.items()}
+
+    def _plan(self) -> None:
+        """Sort what has to be kept by where it is found, once and not in every call."""
+        names = dict.fromkeys(self.wanted if self.defined is None else (*self.wanted, *self.parameters))
+        self.keeps_output = names.pop("y", 0) is None
+        position = {name: i for i, name in enumerate(self.parameters)}
+        others = [name for name in names if name not in ("dy", "needs")]
+        self.kept_values = tuple((name, position[name]) for name in others if name in position)
+        others = [name for name in others if name not in position]
+        shapes = {name: name.removesuffix("_shape") for name in others if name.endswith("_shape")}
+        self.kept_shapes = tuple((name, position[base]) for name, base in shapes.items() if base in position)
+        self.kept_intermediates = tuple(name for name in others if shapes.get(name) not in position)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Tensor:
         """Compute; record a node if an input is a Tensor that requires a gradient."""
         values = self._bind(args, kwargs)
         arrays, record, wrap = self._unwrap(values)
-        if not wrap:
-            out = self._compute(arrays)
-            return cast(Tensor, out.result if type(out) is Saved else out)
         out = self._compute(arrays)
         intermediates: dict[str, Any] = {}
         if type(out) is Saved:
             out, intermediates = out.result, out.intermediates
+        if not wrap:
+            return cast(Tensor, out)
+        outputs = tuple([self._as_array(o) for o in out]) if type(out) is tuple else (self._as_array(out),)
         node = None
         if record and state.grad_enabled:
             node = Node(self, values)
-        outputs = out if type(out) is tuple else (out,)
-        tensors = tuple(self._wrap(o, i, node, values) for i, o in enumerate(outputs))
-        if node is not None:
-            node.keep(values, arrays, tensors, intermediates)
+            node.keep(arrays, outputs, intermediates)
         if state.anomaly:
             check_finite(self, outputs, "its forward pass", node)
-        return cast(Tensor, tensors if type(out) is tuple else tensors[0])
+        tensors = [Tensor._from_op(y, node if y.dtype.kind in "fc" else None, i) for i, y in enumerate(outputs)]
+        return cast(Tensor, tuple(tensors) if type(out) is tuple else tensors[0])
 
     def _compute(self, arrays: list[Any]) -> Any:
         if self.defined is not None and any(_is_complex(arrays[i]) for i in self.inputs):
@@ -144,28 +167,41 @@ class Op(Generic[P]):
 
     def _unwrap(self, values: list[Any]) -> tuple[list[Any], bool, bool]:
         """The arrays behind the inputs; whether one of them requires a gradient; whether one of them is a Tensor."""
-        arrays, record, wrap = list(values), False, False
+        arrays, record, wrap, scalars, foreign = list(values), False, False, False, False
         for i, value in enumerate(values):
-            if isinstance(value, Tensor):
+            if i in self.sequences:
+                values[i], arrays[i] = self._unwrap_sequence(i, value)
+                wrap = wrap or any(isinstance(v, Tensor) for v in values[i])
+                record = record or any(isinstance(v, Tensor) and v._requires_grad for v in values[i])
+                foreign = foreign or any(type(a) is not np.ndarray for a in arrays[i])
+            elif isinstance(value, Tensor):
                 arrays[i] = value._array
                 wrap = True
-                if value.requires_grad and i in self.inputs:
-                    record = True
-            elif i in self.sequences:
-                value = list(value) if isinstance(value, list | tuple) else self._bad_input(i, value)
-                values[i] = value
-                arrays[i] = [v.data if isinstance(v, Tensor) else v for v in value]
-                wrap = wrap or any(isinstance(v, Tensor) for v in value)
-                record = record or any(isinstance(v, Tensor) and v.requires_grad for v in value)
-                for v, array in zip(value, arrays[i], strict=True):
-                    if v is array and not _is_operand(v):
-                        self._bad_input(i, v)
-            elif i in self.inputs and not _is_operand(value):
-                if value is not None or i not in self._optional:
-                    self._bad_input(i, value)
-        if wrap and any(type(arrays[i]) is not np.ndarray for i in self.inputs):
+                record = record or (value._requires_grad and self._is_input[i])
+                foreign = foreign or type(value._array) is not np.ndarray
+            elif not self._is_input[i] or type(value) in _PLAIN:
+                continue
+            elif isinstance(value, np.ndarray):
+                arrays[i] = np.asarray(value)  # a subclass such as np.matrix has a mind of its own
+            elif isinstance(value, np.generic):
+                scalars = True
+            elif _is_operand(value):
+                foreign = True
+            elif value is not None or i not in self._optional:
+                self._bad_input(i, value)
+        if wrap and scalars:  # a NumPy number counts as a Python number, which never changes the dtype of a Tensor
+            arrays = [v.item() if isinstance(v, np.generic) and self._is_input[i] else v for i, v in enumerate(arrays)]
+        if wrap and foreign:
             self._check_devices(arrays)
         return arrays, record, wrap
+
+    def _unwrap_sequence(self, i: int, value: Any) -> tuple[list[Any], list[Any]]:
+        """The elements of an input that is a sequence, and the arrays behind them."""
+        elements = list(value) if isinstance(value, list | tuple) else self._bad_input(i, value)
+        for element in elements:
+            if not isinstance(element, Tensor) and not _is_operand(element):
+                self._bad_input(i, element)
+        return elements, [e._array if isinstance(e, Tensor) else e for e in elements]
 
     def _bad_input(self, i: int, value: Any) -> list[Any]:
         expected = "a list or tuple of Tensors" if i in self.sequences else "a Tensor, an array or a number"
@@ -177,16 +213,15 @@ class Op(Generic[P]):
             found = " and ".join(sorted(devices))
             raise DeviceError(f"{self.name}: inputs are on different devices, {found}; use x.to(device)")
 
-    def _wrap(self, out: Any, slot: int, node: Node | None, values: list[Any]) -> Tensor:
+    def _as_array(self, out: Any) -> Any:
+        """One result of the forward; NumPy's numbers (0-d results) become arrays."""
+        if type(out) is np.ndarray:
+            return out
         if isinstance(out, np.generic):
-            out = np.asarray(out)
-        tensor = Tensor._from_op(out, node if node is not None and out.dtype.kind in "fc" else None, slot)
-        base = out.base
-        for i in self.inputs:  # a view, or the input itself, shares its lock
-            for value in _as_list(values[i]):
-                if isinstance(value, Tensor) and _is_view(out, base, value._array):
-                    tensor._memory = value.memory
-        return tensor
+            return np.asarray(out)
+        if array_module(out) is np:
+            raise TypeError(f"{self.name}: its forward must return an array or a tuple of arrays, got {type(out).__name__}")
+        return out
 
 
 def op(forward: Callable[P, Any]) -> Op[P]:
@@ -194,9 +229,15 @@ def op(forward: Callable[P, Any]) -> Op[P]:
     return Op(forward)
 
 
-def _is_view(out: Any, base: Any, array: Any) -> bool:
-    """Whether ``out``, with ``out.base`` given, is ``array`` or looks at the same memory."""
-    return out is array or (base is not None and (base is array or base is array.base))
+def _annotation(parameter: inspect.Parameter) -> str:
+    """A parameter's annotation as text without module names, alike whether Python keeps it as an object or as text."""
+    annotation = parameter.annotation
+    text = annotation.__name__ if isinstance(annotation, type) else str(annotation)
+    return re.sub(r"\w+\.", "", text)
+
+
+#: What needs no further look when it is given for an input.
+_PLAIN = (np.ndarray, float, int)
 
 
 def _is_operand(value: Any) -> bool:

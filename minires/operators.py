@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 import numpy as np
 
 from minires.device import array_module
+from minires.errors import ShapeError
 
 if TYPE_CHECKING:
     from minires.tensor import Tensor
@@ -111,6 +112,8 @@ class Operators:
         return functional.abs(self)
 
     def __invert__(self) -> Tensor:
+        if self._array.dtype.kind not in "iub":
+            raise TypeError(f"~: expected booleans or integers, got {self._array.dtype}")
         return _wrap(~self._array)
 
     def __eq__(self, other: Any) -> Tensor:  # type: ignore[override]
@@ -247,7 +250,16 @@ def _compare(a: Operators, b: Any, operator: str) -> Tensor:
     other = raw(b)
     if not isinstance(other, np.ndarray | int | float | complex | np.generic) and array_module(other) is np:
         return cast("Tensor", NotImplemented)
-    return _wrap(array_module(a._array).asarray(getattr(a._array, operator)(other)))
+    shapes = a._array.shape, getattr(other, "shape", ())
+    try:
+        result = getattr(a._array, operator)(other)
+    except ValueError:
+        rule = "from the last axis on, sizes must be equal or one of them 1 (broadcasting)"
+        raise ShapeError(operator.strip("_"), rule, input=(shapes[0], ""), other=(shapes[1], "")) from None
+    except TypeError:
+        found = f"{a._array.dtype} and {getattr(other, 'dtype', type(other).__name__)}"
+        raise TypeError(f"{operator.strip('_')}: expected booleans or integers, got {found}") from None
+    return _wrap(array_module(a._array).asarray(result))
 
 
 def _index_of(name: str, x: Operators, dim: int | None, keepdim: bool) -> Tensor:

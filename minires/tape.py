@@ -16,7 +16,7 @@ import numpy as np
 from minires import operators
 from minires.device import array_module
 from minires.errors import AnomalyError, FreedGraphError, InPlaceError, MissingRuleError
-from minires.memory import Memory
+from minires.memory import Memory, lock
 from minires.modes import enable_grad, state, user_line
 from minires.tensor import Tensor
 
@@ -35,80 +35,79 @@ class Node:
         edges: for every input in order (sequences flattened) ``(parent node, output number)``, a leaf Tensor, or None
             where no gradient is wanted.
         kept: name → value for what the rule names.
+        locks: the memory of every array among those, and its version when it was kept.
     """
 
     __slots__ = (
         "__weakref__", "caller", "edges", "freed", "hooks", "kept", "locks", "number", "op", "outputs", "path", "retained",
-        "specs", "versions",
+        "specs",
     )  # fmt: skip
 
     def __init__(self, op: Op[Any], values: list[Any]) -> None:
+        self.locks: list[tuple[Memory, int]] = []
         self.op = op
         self.number = next(_numbers)
         self.edges: list[Any] = []
         self.specs: list[Any] = []
         for i in op.inputs:
-            for value in _as_list(values[i]):
-                if isinstance(value, Tensor) and value.requires_grad:
+            for value in values[i] if i in op.sequences else (values[i],):
+                if isinstance(value, Tensor) and value._requires_grad:
                     self.edges.append(value if value._node is None else (value._node, value._slot))
                     self.specs.append((value._array.shape, value._array.dtype))
                 else:
                     self.edges.append(None)
                     self.specs.append(None)
         self.kept: dict[str, Any] = {}
-        self.locks: list[Memory] = []
-        self.versions: list[tuple[Memory, int]] = []
         self.outputs: tuple[Any, ...] = (None,)  # shape, dtype and array module of each, where there are several
         self.hooks: dict[int, dict[int, Callable[[Tensor], Any]]] | None = None
         self.retained: dict[int, Any] | None = None  # output number -> weak reference to the Tensor that wants .grad
         self.freed = False
-        self.caller, self.path = ("", "")
+        self.caller = self.path = ""
         if state.anomaly:
             self.caller, self.path = user_line(), ".".join(state.modules)
 
-    def keep(self, values: list[Any], arrays: list[Any], tensors: tuple[Tensor, ...], intermediates: dict[str, Any]) -> None:
+    def keep(self, arrays: list[Any], outputs: tuple[Any, ...], intermediates: dict[str, Any]) -> None:
         """Keep what the rule names, and lock it against changes in place."""
-        op = self.op
-        if len(tensors) > 1:
-            self.outputs = tuple((t.data.shape, t.data.dtype, array_module(t.data)) for t in tensors)
-        wanted = op.wanted if op.defined is None else (*op.wanted, *op.parameters)
-        for name in wanted:
-            if name in self.kept or name in ("dy", "needs"):
-                continue
-            if name == "y":
-                self.kept[name] = tuple(t.data for t in tensors) if len(tensors) > 1 else tensors[0].data
-                for tensor in tensors:
-                    self._lock(tensor)
-            elif name in op.parameters:
-                i = op.parameters.index(name)
-                self.kept[name] = arrays[i]
-                for value in _as_list(values[i]):
-                    if isinstance(value, Tensor):
-                        self._lock(value)
-            elif name in intermediates:
-                self.kept[name] = intermediates[name]
-            elif name.endswith("_shape") and name[:-6] in op.parameters:
-                self.kept[name] = np.shape(arrays[op.parameters.index(name[:-6])])
-            else:
+        op, kept = self.op, self.kept
+        if len(outputs) > 1:
+            self.outputs = tuple((y.shape, y.dtype, array_module(y)) for y in outputs)
+        for name, i in op.kept_values:
+            kept[name] = arrays[i] if self._is_needed(name) else None
+        for name, i in op.kept_shapes:
+            kept[name] = np.shape(arrays[i])
+        for name in op.kept_intermediates:
+            if name not in intermediates:
                 raise TypeError(f"{op.name}: its rule asks for '{name}', but that is no parameter and not in Saved")
+            kept[name] = intermediates[name]
+        for value in kept.values():
+            for array in value if type(value) is list else (value,):
+                self._lock(array)
+        if op.keeps_output:
+            kept["y"] = outputs if len(outputs) > 1 else outputs[0]
+            for output in outputs:
+                self._lock(output)
 
-    def _lock(self, tensor: Tensor) -> None:
-        memory = tensor.memory
-        memory.lock(tensor.data, self.op.name)
-        self.locks.append(memory)
-        self.versions.append((memory, memory.version))
+    def _is_needed(self, name: str) -> bool:
+        """False for an input that the rule uses for the gradient of another one only, if that one wants none."""
+        other = self.op.only_for.get(name)
+        return other is None or self.edges[other] is not None
+
+    def _lock(self, value: Any) -> None:
+        if hasattr(value, "base"):  # an array; what else is kept are numbers, shapes and the like
+            memory = lock(value, self.op.name)
+            self.locks.append((memory, memory.version))
 
     def free(self) -> None:
-        """Let go of everything that the rule kept, and of the parents."""
-        locks, self.locks = self.locks, []
-        for memory in locks:
-            memory.release(self.op.name)
-        self.kept, self.edges, self.versions = {}, [], []
-        self.freed = True
+        """Let go of everything that the rule kept. The edges stay: they say what the outputs depended on."""
+        self.kept, self.freed = {}, True
+        self._release()
 
-    def __del__(self) -> None:
-        for memory in self.locks:
+    def _release(self) -> None:
+        locks, self.locks = self.locks, []
+        for memory, _ in locks:
             memory.release(self.op.name)
+
+    __del__ = _release
 
     # -------------------------------------------------------------------------------- running the rule
 
@@ -128,7 +127,7 @@ class Node:
         arguments = [
             dy if name == "dy" else self._needs(wanted) if name == "needs" else kept[name] for name in self.op.wanted
         ]
-        return self._flatten(rule(*arguments), wanted)
+        return self._flatten(rule(*arguments), wanted, recorded)
 
     def check_usable(self) -> None:
         """Raise if the graph was freed, or if an array that was kept has changed since."""
@@ -137,7 +136,7 @@ class Node:
                 f"backward() has been here before: what {self.op.name} kept for its gradient was freed by the first pass. "
                 "Run the forward pass again, or call the first backward() with retain_graph=True."
             )
-        for memory, version in self.versions:
+        for memory, version in self.locks:
             if memory.version != version:
                 raise InPlaceError(
                     f"{self.op.name}: an array that it needs for its gradient was changed (an optimiser's step, or loaded "
@@ -164,13 +163,30 @@ class Node:
             name = self.op.parameters[i]
             own_edges = list(edges) if i in self.op.sequences else [next(edges)]
             if name in kept:
-                attached = [_reattach(v, e) for v, e in zip(_as_list(kept[name]), own_edges, strict=True)]
+                values = kept[name] if i in self.op.sequences else [kept[name]]
+                attached = [self._reattach(v, e) for v, e in zip(values, own_edges, strict=True)]
                 kept[name] = attached if i in self.op.sequences else attached[0]
         if "y" in kept:
             y = kept["y"]
-            outputs = tuple(_reattach(v, (self, i)) for i, v in enumerate(y if type(y) is tuple else (y,)))
+            outputs = tuple(self._reattach(v, (self, i)) for i, v in enumerate(y if type(y) is tuple else (y,)))
             kept["y"] = outputs if type(y) is tuple else outputs[0]
         return kept
+
+    def _reattach(self, value: Any, edge: Any) -> Any:
+        """A kept array as the Tensor it was: the leaf itself, an output of its node, or a constant."""
+        if value is None or isinstance(value, int | float | complex):
+            return value
+        if edge is None:
+            return Tensor(value) if hasattr(value, "dtype") else value
+        if isinstance(edge, Tensor):
+            if edge._array is not value:
+                raise InPlaceError(
+                    f"{self.op.name}: the .data of a leaf that it needs for its gradient was replaced after it had been "
+                    "recorded. Run the forward pass again after the change."
+                )
+            return edge
+        node, slot = edge
+        return Tensor._from_op(value, node, slot)
 
     def _differentiate_definition(self, dy: Any, wanted: list[bool]) -> list[Any]:
         """The gradients as Tensors, by recording the op's definition on its inputs and walking back over that."""
@@ -193,26 +209,30 @@ class Node:
         found = iter(grad(out, chosen, dy, create_graph=True, allow_unused=True))
         return [next(found) if want else None for want in wanted]
 
-    def _flatten(self, result: Any, wanted: list[bool]) -> list[Any]:
+    def _flatten(self, result: Any, wanted: list[bool], recorded: bool) -> list[Any]:
         """One gradient an input, in order; checks that the rule returned as many as there are inputs."""
         op = self.op
-        parts = list(result) if len(op.inputs) > 1 and isinstance(result, tuple) else [result]
+        parts = result if len(op.inputs) > 1 and isinstance(result, tuple) else (result,)
         if len(parts) != len(op.inputs):
             names = ", ".join(op.parameters[i] for i in op.inputs)
             raise TypeError(f"{op.name}: its rule returned {len(parts)} gradient(s), expected one for each of: {names}")
-        flat: list[Any] = []
-        for i, part in zip(op.inputs, parts, strict=True):
-            flat.extend(part if i in op.sequences else [part])
-        if len(flat) != len(wanted):
-            raise TypeError(f"{op.name}: its rule returned {len(flat)} gradients for {len(wanted)} inputs")
+        if op.sequences:
+            lists = [part if i in op.sequences else (part,) for i, part in zip(op.inputs, parts, strict=True)]
+            parts = tuple(itertools.chain.from_iterable(lists))
+        if len(parts) != len(wanted):
+            raise TypeError(f"{op.name}: its rule returned {len(parts)} gradients for {len(wanted)} inputs")
         return [
-            self._fit(g, spec, k) if want and g is not None else None
-            for k, (g, want, spec) in enumerate(zip(flat, wanted, self.specs, strict=True))
+            self._fit(g, spec, k, recorded) if want and g is not None else None
+            for k, (g, want, spec) in enumerate(zip(parts, wanted, self.specs, strict=True))
         ]
 
-    def _fit(self, gradient: Any, spec: tuple[tuple[int, ...], Any], number: int) -> Any:
+    def _fit(self, gradient: Any, spec: tuple[tuple[int, ...], Any], number: int, recorded: bool) -> Any:
         """Undo broadcasting, and give the gradient the dtype of its input."""
         shape, dtype = spec
+        if isinstance(gradient, Tensor) != recorded or not hasattr(gradient, "dtype"):
+            expected = "a Tensor (under create_graph=True a rule may only use minires' ops)" if recorded else "an array"
+            found = f"{type(gradient).__name__} for input number {number}"
+            raise TypeError(f"{self.op.name}: its rule returned {found}, expected {expected}")
         if gradient.shape != shape:
             if not _broadcasts(shape, gradient.shape):
                 raise ValueError(
@@ -223,16 +243,6 @@ class Node:
         if gradient.dtype != dtype:
             gradient = operators.functional.cast(gradient, dtype)
         return gradient
-
-
-def _reattach(value: Any, edge: Any) -> Any:
-    """A kept array as the Tensor it was: the leaf itself, an output of its node, or a constant."""
-    if edge is None or isinstance(value, int | float | complex) or value is None:
-        return Tensor(value) if hasattr(value, "dtype") else value
-    if isinstance(edge, Tensor):
-        return edge
-    node, slot = edge
-    return Tensor._from_op(value, node, slot)
 
 
 def _broadcasts(small: tuple[int, ...], large: tuple[int, ...]) -> bool:
@@ -256,7 +266,3 @@ def check_finite(op: Op[Any], arrays: Iterable[Any], where: str, node: Node | No
                 + (f"\n  in module: {path}" if path else "")
                 + (f"\n  called at {caller}" if caller else "")
             )
-
-
-def _as_list(value: Any) -> list[Any]:
-    return value if type(value) is list else [value]

@@ -14,7 +14,7 @@ import numpy as np
 
 from minires import operators
 from minires.device import array_module, device_of
-from minires.memory import Memory, memory_of_foreign
+from minires.memory import Memory, is_writable, memory_of, protect
 from minires.operators import Operators, raw
 
 __all__ = ["Tensor"]
@@ -36,22 +36,15 @@ class Tensor(Operators):
         grad: the derivative collected by ``backward()``, a Tensor of the same shape, or None.
     """
 
-    __slots__ = ("__weakref__", "_array", "_hooks", "_memory", "_node", "_requires_grad", "_slot", "grad")
+    __slots__ = ("__weakref__", "_array", "_hooks", "_node", "_requires_grad", "_slot", "grad")
 
     # Makes NumPy leave ``array * tensor`` to Tensor.__rmul__.
     __array_ufunc__ = None
 
     def __init__(self, data: Any, requires_grad: bool = False) -> None:
-        if isinstance(data, np.generic):
-            data = np.asarray(data)
-        if not isinstance(data, np.ndarray) and array_module(data) is np:
-            raise TypeError(f"Tensor: expected a NumPy or CuPy array, got {type(data).__name__} (use minires.tensor())")
-        if data.dtype.kind not in "fciub":
-            raise TypeError(f"Tensor: dtype {data.dtype} is not supported; expected numbers or booleans")
-        self._array = data
+        self._array = _checked("Tensor", data)
         self._node: Any = None
         self._slot = 0
-        self._memory: Memory | None = None
         self._hooks: dict[int, Callable[[Tensor], Any]] | None = None
         self._requires_grad = False
         self.grad: Tensor | None = None
@@ -64,7 +57,7 @@ class Tensor(Operators):
         self = Tensor.__new__(Tensor)
         self._array = array
         self._node, self._slot = node, slot
-        self._memory = self._hooks = self.grad = None
+        self._hooks = self.grad = None
         self._requires_grad = node is not None
         return self
 
@@ -72,22 +65,21 @@ class Tensor(Operators):
 
     @property
     def data(self) -> Any:
-        """The raw NumPy or CuPy array."""
+        """The raw NumPy or CuPy array; read-only while an op needs it."""
+        protect(self._array)
         return self._array
 
     @data.setter
     def data(self, array: Any) -> None:
-        array = raw(array)
+        array = _checked("data", raw(array))
         if self._requires_grad and array.dtype.kind not in "fc":
             raise TypeError(f"data: a Tensor that requires a gradient cannot hold dtype {array.dtype}")
-        self._array, self._memory = array, None
+        self._array = array
 
     @property
     def memory(self) -> Memory:
         """The lock shared by all Tensors over the same memory."""
-        if self._memory is None:
-            self._memory = memory_of_foreign(self._array) if self._node is None else Memory(self._array)
-        return self._memory
+        return memory_of(self._array)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -172,6 +164,12 @@ class Tensor(Operators):
         memo[id(self)] = out
         return out
 
+    def __reduce__(self) -> Any:
+        """For ``copy.copy`` (which shares the memory) and ``pickle``: a leaf without gradient and hooks."""
+        if self._node is not None:
+            raise ValueError("copy, pickle: this Tensor is the result of an op, only leaves can be copied; detach() it")
+        return type(self), (self._array, self._requires_grad)
+
     # -------------------------------------------------------------------------------- leaving the graph
 
     def numpy(self) -> np.ndarray[Any, Any]:
@@ -200,9 +198,7 @@ class Tensor(Operators):
 
     def detach(self) -> Tensor:
         """A Tensor over the same memory that is no part of the graph."""
-        out = Tensor(self._array)
-        out._memory = self.memory
-        return out
+        return Tensor(self._array)
 
     def to(self, *targets: Any) -> Tensor:
         """On another device and/or with another dtype: ``to("cuda")``, ``to(np.float64)``, ``to("cuda", np.float64)``.
@@ -306,13 +302,13 @@ class Tensor(Operators):
     # -------------------------------------------------------------------------------- changes in place
 
     def __setitem__(self, index: Any, value: Any) -> None:
-        self._check_in_place("x[...] = value")
+        self._check_in_place("x[...] = value", value)
         index = tuple(raw(i) for i in index) if isinstance(index, tuple) else raw(index)
         self._array[index] = raw(value)
 
     def copy_(self: _T, source: Any) -> _T:
         """Overwrite the values with those of ``source`` (broadcast to this shape); returns itself."""
-        self._check_in_place("copy_")
+        self._check_in_place("copy_", source)
         self._array[...] = raw(source)
         return self
 
@@ -324,7 +320,7 @@ class Tensor(Operators):
         """Overwrite every element with 0; returns itself."""
         return self.copy_(0)
 
-    def _check_in_place(self, what: str) -> None:
+    def _check_in_place(self, what: str, source: Any) -> None:
         from minires.autograd import is_grad_enabled
 
         if self._node is not None or (self._requires_grad and is_grad_enabled()):
@@ -332,7 +328,14 @@ class Tensor(Operators):
                 f"{what}: changes in place are not recorded, so a Tensor that requires a gradient cannot be changed so. "
                 "Use where() or arithmetic, or do it under no_grad() if it is a leaf."
             )
+        if isinstance(source, Tensor) and source._requires_grad and is_grad_enabled():
+            raise ValueError(
+                f"{what}: changes in place are not recorded, so the new values would lose their gradient. "
+                "Use where(), cat() or stack(), or write x.detach() if they are meant as constants."
+            )
         self.memory.check_writable(what)
+        if not is_writable(self._array):
+            raise ValueError(f"{what}: this memory is read-only (expand() and some NumPy arrays are); work on x.clone()")
 
     def assign(self, source: Any) -> None:
         """Overwrite the values in an *announced* way, as optimisers and ``load_state_dict`` do.
@@ -341,6 +344,17 @@ class Tensor(Operators):
         """
         with self.memory.announced_change():
             self._array[...] = raw(source)
+
+
+def _checked(what: str, data: Any) -> Any:
+    """``data`` as an array that a Tensor can hold; ``what`` names the call for the error."""
+    if isinstance(data, np.ndarray | np.generic):
+        data = np.asarray(data)  # a subclass such as np.memmap as a plain array over the same memory
+    elif array_module(data) is np:
+        raise TypeError(f"{what}: expected a NumPy or CuPy array, got {type(data).__name__} (use minires.tensor())")
+    if data.dtype.kind not in "fciub":
+        raise TypeError(f"{what}: dtype {data.dtype} is not supported; expected numbers or booleans")
+    return data
 
 
 # The names bool and float are methods inside the class, so these stand for the built-in types there.

@@ -78,7 +78,7 @@ def test_a_damaged_file_is_named(tmp_path, fault):
     raw = damage(fault)(path.read_bytes())
     assert raw != path.read_bytes()
     path.write_bytes(raw)
-    with pytest.raises(CheckpointError, match="model.safetensors: is"):
+    with pytest.raises(CheckpointError, match=r"model\.safetensors: is"):
         mr.load(path)
 
 

@@ -86,6 +86,9 @@ def _(dy: Array, input: Array, other: Array, needs: Any) -> Any:
     return (dy * other if needs.input else None), (dy * input if needs.other else None)
 
 
+mul.keep_only_for(input="other", other="input")
+
+
 @op
 def div(input: Array, other: Array) -> Array:
     """``input / other``, element by element with broadcasting."""
@@ -98,6 +101,9 @@ def _(dy: Array, input: Array, other: Array, needs: Any) -> Any:
     """d(a/b)/da = 1/b,  d(a/b)/db = -a/b²."""
     da = dy / other
     return da, (-da * input / other if needs.other else None)
+
+
+div.keep_only_for(input="other")
 
 
 @op

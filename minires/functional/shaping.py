@@ -60,7 +60,7 @@ def _(dy: Array) -> Any:
 @op
 def contiguous(input: Array) -> Array:
     """The same values in C-contiguous memory (a copy only if they are not)."""
-    return array_module(input).ascontiguousarray(input)
+    return array_module(input).asarray(input, order="C")
 
 
 @contiguous.backward

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from minires.device import array_module
+from minires.memory import memory_of
 from minires.tensor import Tensor
 
 __all__ = ["FlatBuffer"]
@@ -76,8 +77,8 @@ class FlatBuffer:
 
     def apply(self, update: Update) -> None:
         """Run an update on every parameter that has a gradient."""
-        self.adopt()
-        with self.parameters[0].memory.announced_change():
+        with memory_of(self.data).announced_change():
+            self.adopt()
             for first, last in self._runs():
                 for i in range(first, last):
                     self.steps[i] += 1

@@ -32,7 +32,11 @@ def accuracy(logits: Any, labels: Any) -> float:
 
 
 def heatmaps(trunk: Any, mask: Any, size: tuple[int, int]) -> dict[str, Floats]:
-    """The maps of one attention module, averaged over channels and enlarged bilinearly to the image.
+    """The maps of one attention module, averaged over channels and enlarged bilinearly to the image, corners on corners.
+
+    A convolution of stride 2 with padding 1 puts cell i of its output over pixel 2i of its input. So on images of
+    stride·n + 1 pixels a side (29 → 15 → 8) the first and last cells lie over the first and last pixels, and nothing is
+    displaced.
 
     Args:
         trunk: F, (N, C, h, w).
@@ -187,7 +191,7 @@ def _means(module: str, sums: dict[str, np.ndarray[Any, Any]], count: int) -> Lo
 
 
 def _enlarge(maps: Floats, size: tuple[int, int]) -> Floats:
-    wide = functional.interpolate(maps[:, None], size=size, mode="bilinear", align_corners=False)  # (N, 1, H, W)
+    wide = functional.interpolate(maps[:, None], size=size, mode="bilinear", align_corners=True)  # (N, 1, H, W)
     return np.asarray(wide)[:, 0]
 
 

@@ -49,6 +49,7 @@ def lines(
     for axes, (title, chart), label in zip(grid, charts.items(), labels, strict=True):
         plain_axes(axes)
         axes.set_yscale("log" if log else "linear")
+        axes.minorticks_off()
         axes.set_title(title, fontsize=10, color=BLACK, loc="left")
         axes.set_xlabel(label, fontsize=9, color=GREY)
         for name, (x, y) in chart.items():

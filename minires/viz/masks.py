@@ -121,7 +121,8 @@ class _Sheet:
             drawn.append((_joined_name(module), attended, {"cmap": FEATURES, "vmin": 0, "vmax": top}))
         for panel, (name, values, scale) in enumerate(drawn):
             axes = self._axes(row, self._left(column, panel))
-            axes.imshow(values, extent=(-0.5, size[1] - 0.5, size[0] - 0.5, -0.5), interpolation="nearest", **scale)
+            axes.imshow(values, extent=_extent(values.shape, size), interpolation="nearest", **scale)
+            axes.set(xlim=(-0.5, size[1] - 0.5), ylim=(size[0] - 0.5, -0.5))
             _draw_frame(axes, frame)
             if row == 0:
                 axes.set_title(name, fontsize=9, color=BLACK, pad=4)
@@ -174,6 +175,16 @@ class _Sheet:
         first, last = bar.ax.get_xticklabels()
         first.set_horizontalalignment("left")
         last.set_horizontalalignment("right")
+
+
+def _extent(cells: tuple[int, ...], size: tuple[int, int]) -> tuple[float, float, float, float]:
+    """Left, right, bottom, top of a map in pixels: its corner cells are centred on the image's corner pixels."""
+    (half_height, bottom), (half_width, right) = (
+        ((side - 1) / (count - 1) / 2, side - 1) if count > 1 else (side / 2, (side - 1) / 2)
+        for count, side in zip(cells, size, strict=True)
+    )
+    left, top = (0.0 if cells[1] > 1 else right), (0.0 if cells[0] > 1 else bottom)
+    return left - half_width, right + half_width, bottom + half_height, top - half_height
 
 
 def _run(model: Any, x: Tensor) -> tuple[Array, list[Any]]:

@@ -35,6 +35,7 @@ def panels(
     boxes: Mapping[str, Any] | None = None,
     between: Sequence[str] = (),
     numbers: bool = False,
+    to_scale: bool = False,
     columns: int | None = None,
     side: float = SIDE,
 ) -> Picture:
@@ -50,36 +51,73 @@ def panels(
         boxes: title → a box (y0, x0, y1, x1) in that panel's pixels, half-open, or label → box for several.
         between: signs to write between neighbours, such as ("·", "=").
         numbers: write the value into each pixel (for small maps), instead of a colour bar.
+        to_scale: draw pixels of all panels equally large, so that larger maps are larger; else the panels are.
         columns: panels in a row; all in one row by default.
-        side: width of a panel in inches.
+        side: width of a panel in inches (of the largest if ``to_scale``).
 
     Raises:
         ValueError: nothing to draw, an array that is neither a picture nor a map, or an unknown kind.
     """
     if not maps:
         raise ValueError("panels: there is nothing to draw")
-    columns = columns or len(maps)
-    rows = -(-len(maps) // columns)
+    items = [_Panel(title, values, kind) for title, values in maps.items()]
+    largest = max(max(item.shape) for item in items)
+    for item in items:
+        item.width, item.height = (n * side / largest for n in item.shape[::-1]) if to_scale else (side, side)
+    columns = columns or len(items)
+    rows = [items[i : i + columns] for i in range(0, len(items), columns)]
     gap = GAP + (0.14 if any(between) else 0)
-    width, height = 2 * LEFT + columns * (side + gap) - gap, rows * (TOP + side + BOTTOM)
+    width = 2 * LEFT + max(sum(item.width + gap for item in row) - gap for row in rows)
+    top = height = sum(_row_height(row, numbers) for row in rows)
     figure = Picture(width, height)
-    for i, (title, values) in enumerate(maps.items()):
-        row, column = divmod(i, columns)
-        left, bottom = LEFT + column * (side + gap), height - row * (TOP + side + BOTTOM) - TOP - side
-        axes = figure.add_axes((left / width, bottom / height, side / width, side / height))
-        array = _array(title, values)
-        chosen = kind if isinstance(kind, str) else (kind or {}).get(title, "image" if array.ndim == 3 else "feature")
-        shown = _draw(axes, array, chosen, limits)
-        _write_title(figure, title, array, ((left + side / 2) / width, bottom + side, height))
-        if numbers:
-            _write_numbers(axes, array, shown)
-        elif array.ndim == 2 and chosen != "image":
-            _color_bar(figure, shown, (left, bottom - 0.15, side), (width, height))
-        _draw_boxes(axes, (boxes or {}).get(title))
-        if i < len(between):
-            x, y = (left + side + gap / 2) / width, (bottom + side / 2) / height
-            figure.text(x, y, between[i], ha="center", va="center", fontsize=13, color=BLACK)
+    signs = iter(between)
+    for row in rows:
+        tallest, left = max(item.height for item in row), LEFT
+        for item in row:
+            item.left, item.bottom = left, top - TOP - (tallest + item.height) / 2
+            item.draw(figure, limits, numbers, (boxes or {}).get(item.title))
+            left += item.width + gap
+            if sign := next(signs, ""):
+                x, y = (left - gap / 2) / width, (top - TOP - tallest / 2) / height
+                figure.text(x, y, sign, ha="center", va="center", fontsize=13, color=BLACK)
+        top -= _row_height(row, numbers)
     return figure.write(path)
+
+
+class _Panel:
+    """One picture or map, and its place on the page in inches."""
+
+    left = bottom = width = height = 0.0
+
+    def __init__(self, title: str, values: Any, kind: str | Mapping[str, str] | None) -> None:
+        self.title, self.array = title, _array(title, values)
+        usual = "image" if self.array.ndim == 3 else "feature"
+        self.kind = kind if isinstance(kind, str) else (kind or {}).get(title, usual)
+        if self.kind not in KINDS:
+            raise ValueError(f"panels: kind must be one of {', '.join(map(repr, KINDS))}, got {self.kind!r}")
+        self.shape = self.array.shape[-2:]
+        self.has_bar = self.kind != "image"
+
+    def draw(self, figure: Picture, limits: tuple[float, float] | None, numbers: bool, boxes: Any) -> None:
+        page = figure.get_size_inches()
+        place = (self.left / page[0], self.bottom / page[1], self.width / page[0], self.height / page[1])
+        axes = figure.add_axes(place)
+        shown = _draw(axes, self.array, self.kind, limits)
+        lines = ((0.2, self.title, 9.5, BLACK), (0.05, f"{self.shape[0]} × {self.shape[1]}", 8.0, GREY))
+        for above, text, fontsize, color in lines:
+            x, y = place[0] + place[2] / 2, (self.bottom + self.height + above) / page[1]
+            figure.text(x, y, text, ha="center", va="bottom", fontsize=fontsize, color=color)
+        if numbers:
+            _write_numbers(axes, self.array, shown, 72 * min(self.width / self.shape[1], self.height / self.shape[0]))
+        elif self.has_bar:
+            _color_bar(figure, shown, (self.left, self.bottom - 0.15, self.width), (page[0], page[1]))
+        _draw_boxes(axes, boxes)
+
+
+def _row_height(row: list[_Panel], numbers: bool) -> float:
+    """Inches that a row takes, with its titles and its colour bars, if it has any."""
+    below = BOTTOM if not numbers and any(item.has_bar for item in row) else GAP
+    return TOP + max(item.height for item in row) + below
 
 
 def _array(title: str, values: Any) -> Array:
@@ -90,8 +128,6 @@ def _array(title: str, values: Any) -> Array:
 
 
 def _draw(axes: Any, array: Array, kind: str, limits: tuple[float, float] | None) -> Any:
-    if kind not in KINDS:
-        raise ValueError(f"panels: kind must be one of {', '.join(map(repr, KINDS))}, got {kind!r}")
     if array.ndim == 3:
         array = array / 255 if array.dtype == np.uint8 else np.clip(array, 0, 1)
         array = array[0] if len(array) == 1 else array.transpose(1, 2, 0)  # (H, W) or (H, W, 3)
@@ -110,14 +146,6 @@ def _draw(axes: Any, array: Array, kind: str, limits: tuple[float, float] | None
     return shown
 
 
-def _write_title(figure: Picture, title: str, array: Array, place: tuple[float, float, float]) -> None:
-    """Name and size above a panel. ``place``: middle as a share of the width; top of the panel and page height in inches."""
-    x, top, page = place
-    size = f"{array.shape[-2]} × {array.shape[-1]}"
-    for above, text, fontsize, color in ((0.2, title, 9.5, BLACK), (0.05, size, 8.0, GREY)):
-        figure.text(x, (top + above) / page, text, ha="center", va="bottom", fontsize=fontsize, color=color)
-
-
 def _color_bar(figure: Picture, shown: Any, place: tuple[float, float, float], page: tuple[float, float]) -> None:
     """A thin bar under a panel, the ends of its scale to the left and right of it. Places in inches."""
     left, bottom, side = place
@@ -131,9 +159,9 @@ def _color_bar(figure: Picture, shown: Any, place: tuple[float, float, float], p
         axes.text(x, 0.45, _short(value), transform=axes.transAxes, ha=align, va="center", fontsize=7.5, color=BLACK)
 
 
-def _write_numbers(axes: Any, array: Array, shown: Any) -> None:
-    """The value in each pixel, black or white, whichever shows."""
-    fontsize = min(9.0, 46.0 / max(array.shape))
+def _write_numbers(axes: Any, array: Array, shown: Any, cell: float) -> None:
+    """The value in each pixel (``cell`` points wide), black or white, whichever shows."""
+    fontsize = min(9.0, 0.37 * cell)
     for (row, column), value in np.ndenumerate(array):
         red, green, blue, _ = shown.to_rgba(value)
         color = "white" if 0.3 * red + 0.59 * green + 0.11 * blue < 0.5 else "black"
@@ -143,9 +171,9 @@ def _write_numbers(axes: Any, array: Array, shown: Any) -> None:
 def _short(value: float) -> str:
     """Two digits after the point, or two significant ones for tiny and huge numbers; no needless zeros."""
     if value and not 0.01 <= abs(value) < 1000:
-        return f"{value:.0e}".replace("e-0", "e-").replace("e+0", "e")
+        return f"{value:.0e}".replace("e-0", "e-").replace("e+0", "e").replace("-", "−")
     text = f"{value:.2f}".rstrip("0").rstrip(".")
-    return "0" if text == "-0" else text
+    return "0" if text == "-0" else text.replace("-", "−")
 
 
 def _draw_boxes(axes: Any, boxes: Mapping[str, Box] | Box | None) -> None:

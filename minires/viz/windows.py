@@ -31,9 +31,9 @@ def windows(
     """
     rows = [sizes] if isinstance(sizes, int) else list(sizes)
     counts = [_count(size, kernel, stride, ceil_mode) for size in rows]
-    longest = max(size + kernel for size in rows)
-    heights = [CELL + 3 * LANE + 0.3 for _ in rows]
-    width, height = 2 * MARGIN + longest * CELL + 1.5, sum(heights) + MARGIN
+    longest = max(rows)
+    heights = [CELL + 3 * LANE + 0.22 for _ in rows]
+    width, height = 2 * MARGIN + (longest + 1.2) * CELL + 1.7, sum(heights) + MARGIN
     figure = Picture(width, height)
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set(xlim=(0, width), ylim=(0, height))
@@ -42,7 +42,7 @@ def windows(
     for size, count, step in zip(rows, counts, heights, strict=True):
         _draw_row(axes, size, count, kernel, stride, top)
         text = f"{size} pixels → {count} windows"
-        axes.text(MARGIN + (longest - 1) * CELL, top - CELL / 2, text, va="center", fontsize=9, color=BLACK)
+        axes.text(MARGIN + (longest + 1.2) * CELL, top - CELL / 2, text, va="center", fontsize=9, color=BLACK)
         top -= step
     return figure.write(path)
 

@@ -53,6 +53,18 @@ def test_a_replaced_array_brings_its_values():
         optimizer.step()
 
 
+def test_an_array_replaced_while_a_graph_needs_the_old_one():
+    a, b = leaf(1, 2), leaf(3, 4)
+    optimizer = optim.SGD([a, b], lr=1.0)
+    loss = (a * b).sum()  # keeps both arrays
+    a.data = np.array([10, 20], np.float32)
+    give_gradients(a, b)
+    optimizer.step()
+    np.testing.assert_array_equal(a.data, [9, 19])
+    with pytest.raises(InPlaceError):
+        loss.backward()
+
+
 def test_shared_parameter_counts_once():
     a = leaf(1.0)
     optimizer = optim.SGD([a, a], lr=1.0)

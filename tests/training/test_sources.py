@@ -46,12 +46,12 @@ def test_cifar(tmp_path):
     for name in [*(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin"]:
         (tmp_path / name).write_bytes(record.tobytes())
     source = open_source(CIFAR.with_(root=str(tmp_path), batch_size=4))
-    images, labels = next(iter(source.train))
+    images, _ = next(iter(source.train))
     assert images.shape == (4, 3, 32, 32) and len(source.train.dataset) == 20 and source.classes[9] == "truck"
     assert images.dtype == np.float32 and images.data.max() < 0  # black, after the mean is subtracted
     jobs.check(CIFAR.with_(root=str(tmp_path), model="cifar_attention", options={"widths": (8, 8, 8)}), source)
     (tmp_path / "test_batch.bin").write_bytes(b"short")
-    with pytest.raises(DataError, match="test_batch.bin"):
+    with pytest.raises(DataError, match=r"test_batch\.bin"):
         open_source(CIFAR.with_(root=str(tmp_path)))
 
 

@@ -9,6 +9,7 @@ results are equal bit for bit from run to run, and for any number of threads.
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 from collections.abc import Callable, Sequence
@@ -102,7 +103,7 @@ def _run_in_worker(function: Callable[[Block], Any], blocks: Sequence[Block]) ->
 def aligned_empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray[Any, Any]:
     """As ``np.empty`` (C order), starting at a multiple of 64 bytes, which ``np.empty`` does not promise."""
     dtype = np.dtype(dtype)
-    size = int(np.prod(shape)) * dtype.itemsize
+    size = math.prod(shape) * dtype.itemsize
     memory = np.empty(size + _ALIGNMENT, np.uint8)
     start = -memory.ctypes.data % _ALIGNMENT
     aligned: np.ndarray[Any, Any] = memory[start : start + size].view(dtype).reshape(shape)
@@ -114,10 +115,15 @@ def scratch(number: int, shape: tuple[int, ...], dtype: Any) -> np.ndarray[Any, 
 
     It is kept from call to call, so a loop over blocks finds it in the cache and never waits for fresh pages.
     """
-    buffers: dict[int, np.ndarray[Any, Any]] = _local.__dict__.setdefault("buffers", {})
-    dtype = np.dtype(dtype)
-    size = int(np.prod(shape)) * dtype.itemsize
-    if number not in buffers or buffers[number].size < size:
-        buffers[number] = aligned_empty((size,), np.uint8)
-    part: np.ndarray[Any, Any] = buffers[number][:size].view(dtype).reshape(shape)
-    return part
+    views: dict[Any, np.ndarray[Any, Any]] = _local.__dict__.setdefault("views", {})
+    view = views.get((number, shape, dtype))
+    if view is None:
+        buffers: dict[int, np.ndarray[Any, Any]] = _local.__dict__.setdefault("buffers", {})
+        size = math.prod(shape) * np.dtype(dtype).itemsize
+        if number not in buffers or buffers[number].size < size:
+            buffers[number] = aligned_empty((size,), np.uint8)
+            views.clear()
+        if len(views) > 100:  # views are small, but a program may see any number of shapes
+            views.clear()
+        view = views[number, shape, dtype] = buffers[number][:size].view(dtype).reshape(shape)
+    return view
