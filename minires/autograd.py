@@ -232,7 +232,7 @@ def _own_tensor(gradient: Any) -> Any:
 
 def _accumulate(leaf: Tensor, gradient: Any) -> None:
     """``leaf.grad += gradient``, in an array that belongs to ``leaf.grad`` alone."""
-    if gradient is None:
+    if gradient is None or not leaf.requires_grad:  # frozen since the forward pass
         return
     with _accumulating:
         collected = leaf.grad

@@ -164,23 +164,25 @@ def _masks(options: argparse.Namespace) -> int:
 def _info(options: argparse.Namespace) -> int:
     from minires import models, nn
     from minires.training import job as jobs
+    from minires.training.sources import picture_side
 
     if Path(options.model).exists():
-        model = jobs.load_model(options.model).model
+        model, job, _ = jobs.load_model(options.model)
+        side = picture_side(job)
     elif options.model in models.names():
         model = models.build(options.model)
+        side = _usual_side(options.model)
     else:
         raise ValueError(f"{options.model!r} is neither a checkpoint nor a model; models: {', '.join(models.names())}")
     channels = next(m for m in model.modules() if isinstance(m, nn.Conv2d)).weight.shape[1]
-    side = options.size or _usual_side(model)
+    side = options.size or side
     print(nn.summary(model, (channels, side, side), depth=options.depth))
     return 0
 
 
-def _usual_side(model: Any) -> int:
-    """The image size that a network is made for: 28 (digits), 32 (CIFAR) or 224 (ImageNet)."""
-    name = model.config["name"]
-    return 28 if name.startswith("small") else 224 if name in ("attention", "attention56", "attention92") else 32
+def _usual_side(name: str) -> int:
+    """The image size that a network is made for: 29 (digits), 32 (CIFAR) or 224 (ImageNet)."""
+    return 29 if name.startswith("small") else 224 if name in ("attention", "attention56", "attention92") else 32
 
 
 def _doctor(options: argparse.Namespace) -> int:
@@ -254,7 +256,7 @@ def _add_train(commands: Any) -> None:
     data.add_argument("--download", action="store_true", help="fetch CIFAR into --root if it is not there")
     data.add_argument("--size", type=_whole, help="folder: scale pictures to this many pixels a side (default: 32)")
     data.add_argument("--clutter", type=_whole, help="digits: fragments on each canvas (default: 4)")
-    data.add_argument("--canvas", type=_whole, help="digits: side of a canvas in pixels (default: 28)")
+    data.add_argument("--canvas", type=_whole, help="digits: side of a canvas in pixels (default: 29)")
     data.add_argument("--digit", type=_whole, help="digits: side of a digit in pixels (default: 14)")
     data.add_argument("--noise", type=_number, help="digits: standard deviation of the noise (default: 0.1)")
     network = train.add_argument_group("network")

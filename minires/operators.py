@@ -39,7 +39,6 @@ def _delegate(name: str) -> Callable[..., Tensor]:
     return method
 
 
-
 class Operators:
     """What Tensor inherits: arithmetic, comparisons, and methods that are an op of the same name."""
 

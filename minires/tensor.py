@@ -359,4 +359,3 @@ def _checked(what: str, data: Any) -> Any:
 
 # The names bool and float are methods inside the class, so these stand for the built-in types there.
 bool_, float_ = bool, float
-

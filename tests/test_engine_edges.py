@@ -1,10 +1,9 @@
-"""Where an engine goes wrong silently: aliases, late changes, shared locks, freed parts, threads, and 300 random graphs."""
+"""Where an engine goes wrong silently: rules that leave the graph, hooks, gradients held, freed parts, modes and threads."""
 
 from __future__ import annotations
 
 import copy
 import gc
-import math
 import pickle
 import threading
 import weakref
@@ -36,156 +35,9 @@ def nothing_stays_locked():
     assert len(memory._held) == before
 
 
-# ------------------------------------------------------------------------------------------------ late changes
-
 def refused() -> Any:
     """The error of a write to locked memory: NumPy's own, or the one that names the op."""
     return pytest.raises((ValueError, InPlaceError), match=r"read-only|still needs it")
-
-
-def test_a_raw_array_that_an_op_keeps_is_locked():
-    x, factor = leaf(1.0, 2.0), np.array([3.0, 4.0])
-    y = (x * factor).sum()
-    with pytest.raises(ValueError, match="read-only"):
-        factor[0] = 100.0
-    y.backward()
-    assert x.grad.tolist() == [3.0, 4.0]
-    factor[0] = 100.0  # nobody needs it any more
-
-
-def test_a_raw_option_that_an_op_keeps_is_locked():
-    x, condition = leaf(1.0, 2.0), np.array([True, False])
-    y = F.where(condition, x, 0.0).sum()
-    with pytest.raises(ValueError, match="read-only"):
-        condition[0] = False
-    y.backward()
-    assert x.grad.tolist() == [1.0, 0.0]
-
-
-def test_raw_elements_of_a_sequence_are_locked():
-    @op
-    def product(factors: Sequence[Array]) -> Array:  # noqa: F821
-        return factors[0] * factors[1]
-
-    @product.backward
-    def _(dy, factors):
-        return [dy * factors[1], dy * factors[0]]
-
-    x, other = leaf(1.0, 2.0), np.array([3.0, 4.0])
-    y = product([x, other]).sum()
-    with pytest.raises(ValueError, match="read-only"):
-        other[0] = 100.0
-    y.backward()
-    assert x.grad.tolist() == [3.0, 4.0]
-
-
-def test_an_intermediate_that_is_also_an_output_is_locked():
-    x = mr.tensor(np.arange(16.0).reshape(1, 1, 4, 4), requires_grad=True)
-    y, indices = F.adaptive_max_pool2d(x, 2, return_indices=True)
-    with refused():
-        indices[...] = 0
-    with refused():
-        indices.data[...] = 0
-    y.sum().backward()
-    assert np.flatnonzero(x.grad.numpy()).tolist() == [5, 7, 13, 15]
-
-
-def test_a_second_wrapper_of_an_op_output_shares_its_lock():
-    x, w = leaf(0.0, 1.0), leaf(1.0, 1.0)
-    y = F.exp(x)
-    again = mr.Tensor(y.data)
-    z = (again * w).sum()
-    del y  # gives back its lock, but the product still needs the array
-    with refused():
-        again[0] = 50.0
-    with refused():
-        again.data[0] = 50.0
-    z.backward()
-    assert w.grad.tolist() == [1.0, np.exp(1.0)]
-
-
-def test_a_recorded_backward_pass_keeps_the_lock():
-    x = leaf(0.0, 1.0)
-    y = F.exp(x)
-    same_memory = y.detach()
-    (gradient,) = mr.grad(y.sum(), x, create_graph=True)
-    del y
-    with refused():
-        same_memory[0] = 7.0
-    (second,) = mr.grad(gradient.sum(), x)
-    np.testing.assert_allclose(second.numpy(), np.exp([0.0, 1.0]))
-
-
-def test_data_of_a_view_that_was_made_before_the_lock_is_read_only():
-    x, w = mr.tensor(np.ones((2, 2))), leaf(1.0, 1.0)
-    row = x[0]
-    y = (x * w).sum()
-    with refused():
-        row.data[0] = 50.0
-    y.backward()
-    row.data[0] = 50.0
-    assert x.data[0, 0] == 50.0
-
-
-def test_the_lock_sees_through_strides_and_memory_maps(tmp_path):
-    numbers = np.arange(5.0)
-    windows = mr.from_numpy(np.lib.stride_tricks.sliding_window_view(numbers, 2))
-    mapped = np.memmap(tmp_path / "numbers", dtype=np.float64, mode="w+", shape=(2,))
-    w = leaf(1.0, 1.0)
-    y, z = windows * w, mr.from_numpy(mapped) * w
-    for array in (numbers, mapped):
-        with pytest.raises(ValueError, match="read-only"):
-            array[0] = 99.0
-    del y, z
-    numbers[0] = mapped[0] = 99.0
-
-
-def test_a_leaf_whose_data_was_replaced_is_noticed_when_the_backward_pass_is_recorded():
-    x = leaf(2.0)
-    y = (x * x).sum()
-    x.data = np.array([10.0])
-    with pytest.raises(InPlaceError, match=r"mul: the \.data of a leaf .* was replaced"):
-        mr.grad(y, x, create_graph=True)
-    assert mr.grad(y, x)[0].tolist() == [4.0]  # the arrays that were kept are the old ones
-
-
-@pytest.mark.parametrize("change", [lambda b, v: b.__setitem__(0, v), lambda b, v: b.copy_(v), lambda b, v: b.fill_(v)])
-def test_values_with_a_gradient_are_not_copied_into_a_constant(change):
-    w, buffer = leaf(2.0), mr.zeros(2, dtype=np.float64)
-    with pytest.raises(ValueError, match="would lose their gradient"):
-        change(buffer, (w * 2).sum())
-    with mr.no_grad():
-        change(buffer, (w * 2).sum())
-    assert buffer[0].item() == 4.0
-
-
-def test_writing_to_an_expanded_tensor_is_explained():
-    with pytest.raises(ValueError, match=r"read-only .*clone"):
-        mr.zeros(1).expand(3)[0] = 1.0
-
-
-def test_an_announced_change_may_be_nested():
-    x = leaf(1.0, 2.0)
-    y = x * x
-    with x.memory.announced_change():
-        x.assign([5.0, 6.0])
-        x.data[0] = 7.0
-    with refused():
-        x.data[0] = 8.0
-    with pytest.raises(InPlaceError, match="changed"):
-        y.sum().backward()
-    assert x.tolist() == [7.0, 6.0]
-
-
-def test_batch_norm_that_runs_twice_before_the_backward_pass():
-    x = mr.tensor(np.random.default_rng(0).standard_normal((4, 3)), requires_grad=True)
-    mean, variance = mr.zeros(3, dtype=np.float64), mr.ones(3, dtype=np.float64)
-    evaluated = F.batch_norm(x, mean, variance)
-    for _ in range(2):
-        F.batch_norm(x, mean, variance, training=True).sum().backward()
-    x.grad = None
-    evaluated.sum().backward()
-    np.testing.assert_allclose(x.grad.numpy(), 1.0, rtol=1e-4)
 
 
 # ------------------------------------------------------------------------------------------------ what a rule returns
@@ -293,7 +145,12 @@ def test_a_hook_on_an_unused_output_is_not_called():
 def test_a_hook_may_run_a_backward_pass_of_its_own():
     x, other = leaf(2.0), leaf(5.0)
     y = x * x
-    y.register_hook(lambda g: (other * other).backward())
+
+    def hook(g):
+        with mr.enable_grad():  # hooks see the mode of the pass
+            (other * other).backward()
+
+    y.register_hook(hook)
     (y * 3).backward()
     assert (x.grad.item(), other.grad.item()) == (12.0, 10.0)
 
@@ -361,6 +218,14 @@ def test_a_read_only_grad_is_replaced():
     assert x.grad.tolist() == [2.0, 2.0]
 
 
+def test_a_leaf_frozen_after_the_forward_pass_collects_nothing():
+    x, w = leaf(2.0), leaf(3.0)
+    y = x * w
+    x.requires_grad_(False)
+    y.backward()
+    assert (x.grad, w.grad.item()) == (None, 2.0)
+
+
 def test_backward_of_a_leaf_does_not_alias_its_argument():
     x, upstream = leaf(1.0, 2.0), mr.tensor(np.array([3.0, 4.0]))
     x.backward(upstream)
@@ -383,21 +248,21 @@ def test_a_product_with_a_constant_keeps_the_constant_only():
     np.testing.assert_allclose(mr.grad(gradient.sum(), x)[0].numpy(), -np.sin([1.0, 2.0]) * [1.5, 0.5])
 
 
-def test_a_weight_used_100_000_times_is_released_in_linear_time():
+def test_a_weight_used_20_000_times_is_released_in_linear_time():
     w = leaf(1.0)
     y = w
-    for _ in range(100_000):
+    for _ in range(20_000):
         y = y * w
     y.backward()
-    assert w.grad.item() == 100_001.0
+    assert w.grad.item() == 20_001.0
 
 
 @pytest.mark.parametrize("walked", [False, True])
 def test_a_deep_recorded_graph_is_dropped_without_recursion(walked):
     x = leaf(1.0)
     y = x
-    for _ in range(20_000):
-        y = y * 1.00001 + x * 1e-9
+    for _ in range(8_000):
+        y = y * 1.00001 + x * x * 1e-9
     (gradient,) = mr.grad(y, x, create_graph=True)
     assert "from" in repr(y)
     if walked:
@@ -490,21 +355,20 @@ def in_threads(function: Callable[[int], Any], count: int = 2) -> None:
 
 
 def test_a_decorated_function_that_runs_in_two_threads_puts_back_the_mode_of_each():
-    inside, done = threading.Barrier(2), threading.Barrier(2)
+    entered, left = (threading.Event(), threading.Event()), threading.Event()
     after = [None, None]
 
     @mr.no_grad()
     def silent(i):
-        inside.wait(10)
-        if i == 0:
-            done.wait(10)  # the other thread leaves first
+        entered[i].set()
+        assert (entered[1] if i == 0 else left).wait(10)  # 0 comes first and leaves first
 
     def run(i):
+        assert i == 0 or entered[0].wait(10)
         with modes.Mode("grad_enabled", i == 0):
             silent(i)
             after[i] = mr.is_grad_enabled()
-        if i == 1:
-            done.wait(10)
+        left.set()
 
     in_threads(run)
     assert after == [True, False]
@@ -537,131 +401,3 @@ def test_detect_anomaly_blames_the_users_line_although_the_folder_is_called_alik
     exec(compile(source, f"{folder}/mine.py", "exec"), scope)
     with np.errstate(all="ignore"), mr.detect_anomaly(), pytest.raises(AnomalyError, match=r"mine\.py:3"):
         scope["run"](F, leaf(-1.0))
-
-
-# ------------------------------------------------------------------------------------------------ random graphs
-
-
-SHAPES = [(2, 3), (3,), (1, 3), (2, 1), (), (2, 2, 3)]
-
-UNARY: list[Callable[..., Any]] = [
-    F.sin,
-    F.sigmoid,
-    F.tanh,
-    lambda x: F.exp(x * 0.3),
-    lambda x: F.sqrt(x * x + 1.5),
-    lambda x: 1.0 / (x * x + 1.0),
-    lambda x: x * x,
-    lambda x: x**3 * 0.1,
-    lambda x: F.relu(x) + F.abs(x) * 0.5,
-    lambda x: F.sum(x, -1, keepdim=True) if x.ndim else x + x,
-    lambda x: F.mean(x, 0) if x.ndim else x - 0.5,
-    lambda x: F.getitem(x, (..., slice(1, None))) if x.ndim and x.shape[-1] > 1 else -x,
-    lambda x: F.getitem(x, np.array([0, 0, -1])) if x.ndim else x * 2,
-    lambda x: F.split(x, 1, -1)[-1] if x.ndim and x.shape[-1] else x,
-    lambda x: F.mul(*F.split(F.cat([x, x * x], -1), x.shape[-1], -1)) if x.ndim else x / 3.0,
-    lambda x: F.permute(x, tuple(reversed(range(x.ndim)))) if x.ndim == 2 else F.flip(x, 0) if x.ndim else x,
-    lambda x: F.reshape(F.expand(F.reshape(x, (1, *x.shape)), (2, *x.shape)), (-1,)) if math.prod(x.shape) < 9 else F.sum(x),
-    lambda x: F.softmax(x, -1) if x.ndim else x,
-]
-BINARY: list[Callable[..., Any]] = [
-    F.add, F.sub, F.mul, F.maximum,
-    lambda a, b: a / (b * b + 1.0),
-    lambda a, b: F.where(np.arange(math.prod((a + b).shape)).reshape((a + b).shape) % 3 == 0, a, b * 2.0),
-    lambda a, b: F.cat([F.reshape(a, (-1,)), F.reshape(b, (-1,)), F.reshape(a * 0.5, (-1,))]),
-]  # fmt: skip
-
-
-class Program:
-    """A random program over a few leaves, whose steps use any earlier values; runs on arrays and on Tensors."""
-
-    def __init__(self, seed: int) -> None:
-        self.rng = rng = np.random.default_rng(seed)
-        self.arrays = [rng.standard_normal(SHAPES[rng.integers(len(SHAPES))]) for _ in range(rng.integers(1, 5))]
-        self.wanted = [i == 0 or rng.random() < 0.7 for i in range(len(self.arrays))]
-        self.steps: list[tuple[Callable[..., Any], list[int]]] = []
-        values = list(self.arrays)
-        for _ in range(rng.integers(5, 16)):
-            function, chosen = self._step(values)
-            self.steps.append((function, chosen))
-            values.append(np.asarray(function(*(values[i] for i in chosen))))
-        picked = {len(values) - 1, *(int(i) for i in rng.integers(len(self.arrays), len(values), 2))}
-        self.outputs = sorted(picked)
-        self.weights = [rng.standard_normal(values[i].shape) for i in self.outputs]
-
-    def _step(self, values: list[Any]) -> tuple[Callable[..., Any], list[int]]:
-        rng = self.rng
-        first, second = (int(i) for i in rng.integers(0, len(values), 2))
-        if rng.random() < 0.5:
-            try:
-                np.broadcast_shapes(values[first].shape, values[second].shape)
-            except ValueError:
-                second = first  # the same value twice
-            return BINARY[rng.integers(len(BINARY))], [first, second]
-        return UNARY[rng.integers(len(UNARY))], [first]
-
-    def run(self, leaves: list[Any]) -> list[Any]:
-        values = list(leaves)
-        for function, chosen in self.steps:
-            values.append(function(*(values[i] for i in chosen)))
-        return [values[i] for i in self.outputs]
-
-    def number(self, arrays: list[Any]) -> Any:
-        return sum((w * y).sum() for w, y in zip(self.weights, self.run(arrays), strict=True))
-
-    def leaves(self, arrays: list[Any]) -> list[mr.Tensor]:
-        """As Tensors, of which some require a gradient."""
-        return [mr.tensor(a, requires_grad=wanted) for a, wanted in zip(arrays, self.wanted, strict=True)]
-
-    def gradients(self, arrays: list[Any], create_graph: bool = False) -> tuple[list[mr.Tensor], list[mr.Tensor]]:
-        tensors = self.leaves(arrays)
-        leaves = [x for x in tensors if x.requires_grad]
-        used = [(y, mr.tensor(w)) for y, w in zip(self.run(tensors), self.weights, strict=True) if y.requires_grad]
-        if not used:
-            return leaves, [mr.zeros_like(x) for x in leaves]
-        found = mr.grad([y for y, _ in used], leaves, [w for _, w in used], create_graph=create_graph, allow_unused=True)
-        return leaves, [mr.zeros_like(x) if g is None else g for x, g in zip(leaves, found, strict=True)]
-
-    def moved(self, directions: list[Any], by: Any) -> list[Any]:
-        """The leaves that want a gradient, moved along their directions."""
-        steps = iter(directions)
-        return [a + by * next(steps) if wanted else a for a, wanted in zip(self.arrays, self.wanted, strict=True)]
-
-
-def dot(xs: Any, ys: Any) -> float:
-    return sum(float((np.asarray(x) * np.asarray(y)).sum()) for x, y in zip(xs, ys, strict=True))
-
-
-@pytest.mark.parametrize("block", range(6))
-def test_random_graphs_to_second_order(block):
-    for seed in range(50 * block, 50 * block + 50):
-        program = Program(seed)
-        leaves, gradients = program.gradients(program.arrays, create_graph=True)
-        along, across = ([program.rng.standard_normal(x.shape) for x in leaves] for _ in range(2))
-        numeric = program.number(program.moved(along, 1e-30j)).imag / 1e-30  # the complex step: no rounding error
-        np.testing.assert_allclose(dot(gradients, along), numeric, rtol=1e-9, atol=1e-9, err_msg=f"seed {seed}")
-
-        plain = program.gradients(program.arrays)[1]
-        for recorded, unrecorded in zip(gradients, plain, strict=True):
-            np.testing.assert_allclose(recorded.numpy(), unrecorded.numpy(), rtol=1e-10, atol=1e-12)
-        projected = [(g * mr.tensor(u)).sum() for g, u in zip(gradients, across, strict=True) if g.requires_grad]
-        second = mr.grad(projected, leaves, allow_unused=True) if projected else [None] * len(leaves)
-        h = 1e-5
-        ahead, behind = (dot(program.gradients(program.moved(along, by))[1], across) for by in (h, -h))
-        analytic = dot([np.zeros(x.shape) if g is None else g for x, g in zip(leaves, second, strict=True)], along)
-        np.testing.assert_allclose(analytic, (ahead - behind) / (2 * h), rtol=1e-5, atol=1e-5, err_msg=f"seed {seed}")
-
-        for x in leaves:  # and the same through backward(), in place into .grad
-            x.grad = None
-        outputs = program.run(_fill(program, leaves))
-        for y, w in zip(outputs, program.weights, strict=True):
-            if isinstance(y, mr.Tensor) and y.requires_grad:
-                y.backward(w, retain_graph=True)
-        for x, g in zip(leaves, plain, strict=True):
-            np.testing.assert_allclose(0 if x.grad is None else x.grad.numpy(), g.numpy(), rtol=1e-9, atol=1e-11)
-
-
-def _fill(program: Program, leaves: list[mr.Tensor]) -> list[Any]:
-    """The leaves, with raw arrays for those that want no gradient."""
-    wanted = iter(leaves)
-    return [next(wanted) if want else a for a, want in zip(program.arrays, program.wanted, strict=True)]

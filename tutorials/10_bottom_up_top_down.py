@@ -91,8 +91,8 @@ windows((7, 8, 9), kernel=3, stride=2, ceil_mode=True)
 #
 # $$n' = \left\lceil \frac{n - 3}{2} \right\rceil + 1 .$$
 #
-# **Guess before you run:** a photograph of 96 pixels, a canvas of 28, and, to be mean, an image of 61: what are their sizes after
-# one, two and three poolings?
+# **Guess before you run:** a photograph of 96 pixels, a canvas of 28, and an awkward image of 61: what are their sizes
+# after one, two and three poolings?
 
 # %%
 for n in (96, 28, 61):
@@ -141,7 +141,7 @@ panels({"X": greenness, "D₁": d1, "D₂": d2, "bottom": bottom}, side=1.75)
 #
 # $$r \leftarrow r + (k - 1)\,j, \qquad j \leftarrow s\,j .$$
 #
-# The first line is why pooling is so powerful: after it, *every* later convolution reaches twice as far. We compare the mask branch
+# The second line is why pooling is so powerful: it doubles $j$, so that *every* later convolution reaches twice as far. We compare the mask branch
 # of the paper's first stage (three poolings, with one unit after each and two at the bottom) with three units at full size, which
 # the paper tried instead.
 
@@ -214,8 +214,8 @@ panels(
 #
 # $$A_{ij} = \max\bigl(0,\; 1 - |p_i - j|\bigr).$$
 #
-# This is a matrix, with $m$ rows and $n$ columns. An image $X$ is enlarged along its columns by multiplying with $A$ from the left,
-# and along its rows by multiplying with $B^{\mathsf T}$ from the right:
+# This is a matrix, with $m$ rows and $n$ columns. Multiplying an image $X$ by $A$ from the left makes it taller, and multiplying it by
+# another such matrix $B^{\mathsf T}$ from the right makes it wider:
 #
 # $$Y = A\,X\,B^{\mathsf T}.$$
 
@@ -271,7 +271,7 @@ panels({"Aᵀ": A.T, "dY": dY, "B": A, "dX": A.T @ dY @ A}, between=("·", "·",
 # *what* and roughly where, the note says where *exactly*.
 #
 # Between the steps there is a unit again, and the resize takes its target size from the map that it will be added to, never
-# "times 2". That is why the network accepts images of any size, the mean 61 included.
+# "times 2". That is why the network accepts images of any size, the awkward 61 included.
 
 # %%
 def resize(x, size):
@@ -398,8 +398,8 @@ for _ in range(depth + 1):
     a, b = m * a, (1 + m) * b
 
 modules = np.arange(depth + 1)
-lines({"mean size of the features, gates alone": {name: (modules, sizes) for name, sizes in gates.items()}},
-      xlabel="gates passed", log=True, markers=True, width=6)  # fmt: skip
+sizes = {name: (modules, values) for name, values in gates.items()}
+lines({"mean size of the features, gates alone": sizes}, xlabel="gates passed", log=True, markers=True, width=6)
 
 # %% [markdown]
 # Naive features halve at each gate: after ten, a thousandth is left. By the formulas above, the gradient on its way back meets
@@ -424,8 +424,8 @@ def trace_of_the_input(attention):
 
 
 kinds = {"naive M·F": "naive", "residual (1 + M)·F": "residual", "no mask": "none"}
-lines({"cosine between the features before and after": {name: (modules, trace_of_the_input(kind)) for name, kind in kinds.items()}},
-      xlabel="attention modules passed", markers=True, width=6)  # fmt: skip
+traces = {name: (modules, trace_of_the_input(kind)) for name, kind in kinds.items()}
+lines({"cosine between the features before and after": traces}, xlabel="attention modules passed", markers=True, width=6)
 
 # %% [markdown]
 # This is the whole argument in one picture. With naive attention, after five or six modules there is no trace of what came in: each
@@ -539,7 +539,8 @@ opens, shuts = order[-1], order[0]
 
 result = openness(test)
 for c in (opens, shuts):
-    print(f"channel {c:2}: {result[:, c].mean():+.2f} on average; more open inside than outside on {(result[:, c] > 0).mean():.0%} of the test pictures")
+    share = (result[:, c] > 0).mean()
+    print(f"channel {c:2}: {result[:, c].mean():+.2f} on average; more open inside than outside on {share:.0%} of the test pictures")
 
 # %% [markdown]
 # Here are these two channels on the first five test pictures, whatever they look like:
@@ -610,7 +611,8 @@ from minires.checking import gradcheck
 
 draw = np.random.default_rng(11)
 features, scores = draw.normal(size=(2, 3, 4, 5)), 2 * draw.normal(size=(2, 3, 4, 5))
-assert np.allclose(soft_gate(features, scores), features * (1 + 1 / (1 + np.exp(-scores)))), "the forward computation was changed"
+expected = features * (1 + 1 / (1 + np.exp(-scores)))
+assert np.allclose(soft_gate(features, scores), expected), "the forward computation was changed: it is (1 + σ(z))·F"
 report = gradcheck(soft_gate, (features, scores))
 print(report)
 assert report, "not right yet: the report above says which of the two gradients is wrong, and by how much"

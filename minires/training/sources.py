@@ -29,7 +29,7 @@ from minires.data import (
 from minires.data.transforms import Transform
 from minires.training.presets import Job
 
-__all__ = ["Source", "open_source", "read_pictures"]
+__all__ = ["Source", "open_source", "picture_side", "read_pictures"]
 
 TEST_SEED = 1704  # of the test canvases, the same for every run
 TEST_BATCH = 200
@@ -97,7 +97,7 @@ def read_pictures(job: Job, paths: Sequence[str], invert: bool = False) -> tuple
     Raises:
         DataError: a file is missing or no picture.
     """
-    side = job.canvas if job.data == "digits" else job.size if job.data == "folder" else 32
+    side = picture_side(job)
     shown = np.stack([ToFloat()(resize(read_image(path), side)) for path in paths])  # (N, 3, side, side)
     if invert:
         shown = 1 - shown
@@ -106,6 +106,11 @@ def read_pictures(job: Job, paths: Sequence[str], invert: bool = False) -> tuple
         grey = (shown * luma).sum(axis=1, keepdims=True)  # (N, 1, side, side)
         return grey, grey
     return Normalize(*_statistics(job))(shown), shown
+
+
+def picture_side(job: Job) -> int:
+    """Height and width of the job's images in pixels."""
+    return {"digits": job.canvas, "folder": job.size}.get(job.data, 32)
 
 
 def _digits(job: Job) -> Source:

@@ -155,8 +155,10 @@ def _color_bar(figure: Picture, shown: Any, place: tuple[float, float, float], p
     bar = figure.colorbar(shown, cax=axes, orientation="horizontal")
     bar.outline.set_visible(False)
     bar.set_ticks([])
-    for x, align, value in ((-0.08, "right", shown.norm.vmin), (1.08, "left", shown.norm.vmax)):
-        axes.text(x, 0.45, _short(value), transform=axes.transAxes, ha=align, va="center", fontsize=7.5, color=BLACK)
+    low, high = shown.norm.vmin, shown.norm.vmax
+    for x, align, value in ((-0.08, "right", low), (1.08, "left", high)):
+        text = "0" if abs(value) < (high - low) / 500 else _short(value)
+        axes.text(x, 0.45, text, transform=axes.transAxes, ha=align, va="center", fontsize=7.5, color=BLACK)
 
 
 def _write_numbers(axes: Any, array: Array, shown: Any, cell: float) -> None:
