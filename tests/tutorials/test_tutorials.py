@@ -51,7 +51,7 @@ def run(cells: list[Any]) -> dict[str, Any]:
     """Run cells one after the other, as a notebook would."""
     names: dict[str, Any] = {"__name__": "__main__"}
     for cell in cells:
-        exec(compile(cell.source, "<cell>", "exec"), names)
+        exec(compile(cell.source, "<cell>", "exec", dont_inherit=True), names)
     return names
 
 

@@ -14,30 +14,22 @@ import numpy as np
 
 from minires.kernels.cpu.threads import aligned_empty, parallel_blocks, scratch
 
-__all__ = ["gated_residual", "gated_residual_backward", "sigmoid", "sigmoid_backward"]
+__all__ = ["gated_residual", "gated_residual_backward", "sigmoid"]
 
 BLOCK_BYTES = 1 << 18
 
 
 def sigmoid(input: Any) -> Any:
-    """1 / (1 + e⁻ˣ), element by element."""
+    """1 / (1 + e⁻ˣ), element by element. Where e⁻ˣ overflows, its inverse is 0 as it should be."""
+    if input.dtype.kind == "c":  # an overflow would leave infinity times 0 in the imaginary part
+        z = np.exp(np.minimum(input, -input))
+        return np.where(input < 0, z, 1) / (1 + z)
 
     def compute(x: Any, y: Any) -> None:
         _one_plus_exp(x, out=y)
         np.reciprocal(y, out=y)
 
     return _by_blocks(compute, (input,), 1)[0]
-
-
-def sigmoid_backward(grad_output: Any, output: Any) -> Any:
-    """dy·y·(1 - y), element by element."""
-
-    def compute(y: Any, dy: Any, dx: Any) -> None:
-        np.subtract(1, y, out=dx)
-        np.multiply(dx, y, out=dx)
-        np.multiply(dx, dy, out=dx)
-
-    return _by_blocks(compute, (output, grad_output), 1)[0]
 
 
 def gated_residual(trunk: Any, logits: Any) -> Any:
