@@ -7,6 +7,8 @@ in what was saved, and exit code 130. Nothing heavy is imported before it is nee
 from __future__ import annotations
 
 import argparse
+import contextlib
+import ctypes
 import math
 import sys
 import time
@@ -17,6 +19,8 @@ from typing import Any, NoReturn
 from minires.errors import DataError, DeviceError
 
 __all__ = ["main"]
+
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of <malloc.h>
 
 OVERVIEW = """\
 minires: the Residual Attention Network, and every gradient by hand
@@ -86,6 +90,7 @@ def _train(options: argparse.Namespace) -> int:
     from minires.training import report
 
     started = time.perf_counter()
+    _keep_freed_memory()
     job, compared, directory = _new_run(options) if options.resume is None else _old_run(options)
     options.directory = directory
     print(f"{directory}: {_describe(job)}")
@@ -97,6 +102,18 @@ def _train(options: argparse.Namespace) -> int:
     print(f"\n{report.table(results)}\n\n{directory}/: {', '.join(files)}")
     print(f"total {time.perf_counter() - started:.0f} s")
     return 0
+
+
+def _keep_freed_memory() -> None:
+    """Tell glibc to keep the memory of freed arrays for the next step, rather than to give it back to the system.
+
+    Every step needs the same arrays again, and fresh pages cost about an eighth of its time. Only here, where the process is
+    ours; where there is no glibc nothing happens.
+    """
+    with contextlib.suppress(OSError, AttributeError, TypeError):
+        library = ctypes.CDLL(None)
+        library.mallopt(_MMAP_THRESHOLD, 32 << 20)  # the most that it accepts
+        library.mallopt(_TRIM_THRESHOLD, (1 << 31) - 1)
 
 
 def _new_run(options: argparse.Namespace) -> tuple[Any, bool, Path]:

@@ -12,6 +12,7 @@ import numpy as np
 
 from minires.device import array_module
 from minires.errors import ShapeError
+from minires.modes import state
 
 if TYPE_CHECKING:
     from minires.tensor import Tensor
@@ -100,6 +101,24 @@ class Operators:
 
     def __rmatmul__(self, other: Any) -> Tensor:
         return functional.matmul(other, self)
+
+    def __iadd__(self, other: Any) -> Tensor:
+        return self._update(self + other)
+
+    def __isub__(self, other: Any) -> Tensor:
+        return self._update(self - other)
+
+    def __imul__(self, other: Any) -> Tensor:
+        return self._update(self * other)
+
+    def __itruediv__(self, other: Any) -> Tensor:
+        return self._update(self / other)
+
+    def _update(self, result: Tensor) -> Tensor:
+        """What ``x += y`` leaves in ``x``: a new Tensor; but a weight, under ``no_grad()``, stays itself with new values."""
+        this = cast("Tensor", self)
+        is_weight = this.requires_grad and this.is_leaf and not state.grad_enabled
+        return this.copy_(result) if is_weight else result
 
     def __neg__(self) -> Tensor:
         return functional.neg(self)

@@ -14,6 +14,7 @@ import numpy as np
 
 from minires import operators
 from minires.device import array_module, device_of
+from minires.errors import ShapeError
 from minires.memory import Memory, is_writable, memory_of, protect
 from minires.operators import Operators, raw
 
@@ -309,7 +310,11 @@ class Tensor(Operators):
     def copy_(self: _T, source: Any) -> _T:
         """Overwrite the values with those of ``source`` (broadcast to this shape); returns itself."""
         self._check_in_place("copy_", source)
-        self._array[...] = raw(source)
+        try:
+            self._array[...] = raw(source)
+        except ValueError:
+            rule = "the source cannot be broadcast to this Tensor's shape"
+            raise ShapeError("copy_", rule, tensor=(self.shape, ""), source=(np.shape(raw(source)), "")) from None
         return self
 
     def fill_(self: _T, value: Any) -> _T:

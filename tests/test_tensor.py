@@ -151,6 +151,22 @@ def test_in_place_operators_make_a_new_tensor():
     assert y.tolist() == [2.0]
 
 
+def test_in_place_operators_change_a_weight_under_no_grad():
+    weight = mr.tensor([8.0, 4.0], requires_grad=True)
+    alias = weight
+    with mr.no_grad():
+        weight -= 2
+        weight *= mr.tensor([1.0, 2.0])
+        weight += np.float64(1)
+        weight /= 1.0
+    assert weight is alias
+    assert weight.requires_grad
+    assert weight.dtype == np.float32
+    assert weight.tolist() == [7.0, 5.0]
+    with mr.no_grad(), pytest.raises(ValueError, match="copy_"):
+        weight += mr.zeros(3, 2)  # may not grow
+
+
 # ------------------------------------------------------------------------------------------------ as a value
 
 

@@ -2,7 +2,7 @@
 
 Multiplying features by a mask in (0, 1) over and over makes them vanish, and a mask of zeros stops the gradient as well. The
 paper's answer is *residual* attention: H = (1 + M)·F. With M = 0 a module is then its trunk, and no worse; the factor on the
-gradient lies in (1, 2). Three ways to make a mask of the mask branch's output z are compared in the paper (section 3.2, its
+gradient lies in (1, 2). Three ways to make a mask of the mask branch's output z are compared in the paper (section 3.3, its
 Table 1): f1 mixes channels and space, f2 is attention to channels, f3 to places.
 """
 

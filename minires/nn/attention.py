@@ -26,7 +26,7 @@ from minires.tensor import Tensor
 
 __all__ = ["AttentionMaps", "AttentionModule", "LocalMask", "Resize", "SoftMask", "attention_maps", "force_mask"]
 
-#: What turns the mask branch's scores into a mask: the paper's f1, f2 and f3 (section 3.2).
+#: What turns the mask branch's scores into a mask: the paper's f1, f2 and f3 (section 3.3).
 ACTIVATIONS: dict[str, Callable[[Any], Tensor]] = {
     "mixed": lambda z: F.sigmoid(z),
     "channel": lambda z: F.channel_attention(z),

@@ -131,9 +131,10 @@ def _need(name: str, value: float, least: int) -> None:
 #: Units before and after the branches of the modules (p) cost more time than they bring accuracy in a network this small.
 DIGITS = Job(
     canvas=29,
-    options={"widths": (64, 128), "depths": (2, 1), "stem": 16, "stem_stride": 2, "after": 0, "p": 0, "t": 1, "r": 1},
+    options={"widths": (64, 128), "depths": (2, 1), "stem": 32, "stem_stride": 2, "after": 0, "p": 0, "t": 1, "r": 1},
     epochs=9,
     lr=0.01,
+    label_smoothing=0.05,
     test_every=3,
 )
 

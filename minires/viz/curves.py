@@ -38,7 +38,7 @@ def curves(runs: Run | Sequence[Run] | Mapping[str, Run], path: str | os.PathLik
     left.set_title("loss (cross entropy)", fontsize=10, color=BLACK, loc="left")
     right.set_title("accuracy, %", fontsize=10, color=BLACK, loc="left")
     left.set_ylim(bottom=0)
-    right.set_ylim(top=100)
+    right.set_ylim(0, 100)
     _legend(figure, [name for name in tables if name])
     figure.subplots_adjust(left=0.06, right=0.98, top=0.9, bottom=0.25, wspace=0.16)
     return figure.write(path)

@@ -30,11 +30,12 @@ __all__ = ["conv2d", "conv2d_weight", "conv_transpose2d"]
 
 Pair = tuple[int, int]
 
-#: Bytes of columns built at a time: small enough for the second-level cache, large enough to keep the matrix product busy.
-_BLOCK_BYTES = 1 << 20
+#: Bytes of columns built at a time: about the second-level cache. Half as much leaves more time between two NumPy calls, in
+#: which the threads wait for the interpreter's lock: 1.4 instead of 1.1 ms for 64×16×15×15 on two cores.
+_BLOCK_BYTES = 1 << 21
 
 #: Bytes of columns in all below which a second thread costs more than it gains.
-_SMALL_BYTES = 1 << 18
+_SMALL_BYTES = 1 << 20
 
 #: The weight's gradient is summed up in so many shares at most; each needs memory of the weight's size.
 _MOST_SHARES = 4

@@ -13,7 +13,7 @@ import math
 import os
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -26,20 +26,75 @@ Block = TypeVar("Block")
 _ALIGNMENT = 64
 
 
+class _Worker(threading.Thread):
+    """A thread that waits for one function at a time.
+
+    Two bare locks hand the work over and back. A queue of futures takes some 90 µs a call, as long as half of a small op.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(name="minires", daemon=True)
+        self._begin, self._end = threading.Lock(), threading.Lock()
+        self._begin.acquire()
+        self._end.acquire()
+        self._work: Callable[[], Any] | None = None
+        self._error: BaseException | None = None
+        self.start()
+
+    def run(self) -> None:
+        _local.is_worker = True
+        while True:
+            self._begin.acquire()
+            if self._work is None:
+                return
+            try:
+                self._work()
+            except BaseException as error:  # handed to the caller, who raises it
+                self._error = error
+            self._work = None
+            self._end.release()
+
+    def hand(self, work: Callable[[], Any]) -> None:
+        """Begin with ``work``."""
+        self._work = work
+        self._begin.release()
+
+    def wait(self) -> BaseException | None:
+        """Wait until the work is done; the error that ended it, or None."""
+        self._end.acquire()
+        error, self._error = self._error, None
+        return error
+
+    def stop(self) -> None:
+        """End the thread."""
+        self._begin.release()
+        self.join()
+
+
 class _Pool:
-    """The worker threads, started when they are first needed."""
+    """The worker threads, started when they are first needed. ``busy`` is held by whoever has given them work."""
 
     def __init__(self) -> None:
         self.threads = _cores()
         self.process = os.getpid()
-        self.executor: ThreadPoolExecutor | None = None
+        self.busy = threading.Lock()
+        self._workers: list[_Worker] = []
 
-    def workers(self) -> ThreadPoolExecutor:
+    def workers(self) -> list[_Worker]:
         """``threads - 1`` workers (the caller works as well); new ones after a fork, which does not copy threads."""
-        if self.executor is None or self.process != os.getpid():
-            self.process = os.getpid()
-            self.executor = ThreadPoolExecutor(max_workers=self.threads - 1, thread_name_prefix="minires")
-        return self.executor
+        if self.process != os.getpid():
+            self.process, self._workers = os.getpid(), []
+        while len(self._workers) < self.threads - 1:
+            self._workers.append(_Worker())
+        return self._workers
+
+    def resize(self, threads: int) -> None:
+        """Use ``threads`` threads from now on."""
+        with self.busy:
+            if self.process == os.getpid():
+                for worker in self._workers:
+                    worker.stop()
+            self._workers, self.threads = [], threads
 
 
 def _cores() -> int:
@@ -49,8 +104,8 @@ def _cores() -> int:
     return os.cpu_count() or 1
 
 
-_pool = _Pool()
 _local = threading.local()
+_pool = _Pool()
 
 
 def get_num_threads() -> int:
@@ -62,42 +117,39 @@ def set_num_threads(threads: int) -> None:
     """Let ``threads`` (at least 1) threads work on the blocks of one op. BLAS has a setting of its own."""
     if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
         raise ValueError(f"set_num_threads: expected a whole number >= 1, got {threads!r}")
-    if _pool.executor is not None:
-        _pool.executor.shutdown()
-    _pool.executor, _pool.threads = None, threads
+    _pool.resize(threads)
 
 
 def parallel_blocks(function: Callable[[Block], Any], blocks: Sequence[Block]) -> None:
     """Call ``function`` for every block; with two blocks or more, on all threads.
 
     Each thread gets one run of neighbouring blocks, so the split is always the same. Calls from inside a worker run in that
-    worker. ``function`` returns nothing: it writes to a place of its own, and takes temporaries from :func:`scratch`.
+    worker, and so do those of a second caller while the workers are taken. ``function`` returns nothing: it writes to a place
+    of its own, and takes temporaries from :func:`scratch`.
     """
     threads = min(_pool.threads, len(blocks))
-    if threads < 2 or getattr(_local, "is_worker", False):
+    if threads < 2 or getattr(_local, "is_worker", False) or not _pool.busy.acquire(blocking=False):
         _run(function, blocks)
         return
-    borders = [len(blocks) * i // threads for i in range(threads + 1)]
-    futures = [
-        _pool.workers().submit(_run_in_worker, function, blocks[borders[i] : borders[i + 1]]) for i in range(1, threads)
-    ]
     try:
-        _run(function, blocks[: borders[1]])
-    finally:  # nobody may still be writing when the caller goes on, not even after an error
-        for future in futures:
-            future.exception()
-    for future in futures:
-        future.result()
+        borders = [len(blocks) * i // threads for i in range(threads + 1)]
+        workers = _pool.workers()[: threads - 1]
+        for i, worker in enumerate(workers, start=1):
+            worker.hand(partial(_run, function, blocks[borders[i] : borders[i + 1]]))
+        try:
+            _run(function, blocks[: borders[1]])
+        finally:  # nobody may still be writing when the caller goes on, not even after an error
+            errors = [worker.wait() for worker in workers]
+    finally:
+        _pool.busy.release()
+    for error in errors:
+        if error is not None:
+            raise error
 
 
 def _run(function: Callable[[Block], Any], blocks: Sequence[Block]) -> None:
     for block in blocks:
         function(block)
-
-
-def _run_in_worker(function: Callable[[Block], Any], blocks: Sequence[Block]) -> None:
-    _local.is_worker = True
-    _run(function, blocks)
 
 
 def aligned_empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray[Any, Any]:
