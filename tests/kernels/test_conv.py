@@ -7,7 +7,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from minires.kernels.cpu import conv
+from minires.kernels.cpu import conv, threads
 from tests.functional.samples_convolution import conv2d_loops
 
 
@@ -89,3 +89,25 @@ def test_columns_are_never_stored():
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < x.nbytes + y.nbytes + 4 * conv._BLOCK_BYTES  # the input once more in channels-last order; not 9 times
+
+
+@pytest.mark.parametrize("threads_used", [1, 2, 4])
+def test_the_number_of_threads_does_not_change_a_bit(threads_used):
+    rng = np.random.default_rng(1)
+    x, dy = (rng.standard_normal((24, 8, 31, 29)).astype(np.float32) for _ in range(2))
+    weight = rng.standard_normal((8, 8, 3, 3)).astype(np.float32)
+
+    def run():
+        geometry = ((1, 1), (1, 1), (1, 1), 1)
+        y = conv.conv2d(x, weight, None, *geometry, (31, 29))
+        dx = conv.conv_transpose2d(dy, weight, *geometry, (31, 29))
+        return [a.tobytes() for a in (y, dx, conv.conv2d_weight(x, dy, (3, 3), *geometry))]
+
+    before = threads.get_num_threads()
+    try:
+        threads.set_num_threads(1)
+        alone = run()
+        threads.set_num_threads(threads_used)
+        assert run() == alone
+    finally:
+        threads.set_num_threads(before)

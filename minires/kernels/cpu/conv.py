@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from minires.kernels.cpu.blas import one_thread
-from minires.kernels.cpu.threads import get_num_threads, parallel_blocks, scratch
+from minires.kernels.cpu.threads import parallel_blocks, scratch
 
 __all__ = ["conv2d", "conv2d_weight", "conv_transpose2d"]
 
@@ -150,7 +150,7 @@ class Windows:
         # Every window is one pixel, and the input itself is the matrix of columns:
         self.is_plain = kernel == (1, 1) and stride == (1, 1) and before == (0, 0) and out_size == (height, width)
         image = out_size[0] * out_size[1] * kernel[0] * kernel[1] * channels * x.itemsize
-        size = max(1, min(-(-count // get_num_threads()), _BLOCK_BYTES // max(image, 1)))
+        size = max(1, min(-(-count // _MOST_SHARES), _BLOCK_BYTES // max(image, 1)))
         if count * image < _SMALL_BYTES:
             size = max(count, 1)
         self.blocks = [slice(i, min(i + size, count)) for i in range(0, count, size)] if image else []

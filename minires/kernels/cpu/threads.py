@@ -124,7 +124,7 @@ def parallel_blocks(function: Callable[[Block], Any], blocks: Sequence[Block]) -
     """Call ``function`` for every block; with two blocks or more, on all threads.
 
     Each thread gets one run of neighbouring blocks, so the split is always the same. Calls from inside a worker run in that
-    worker, and so do those of a second caller while the workers are taken. ``function`` returns nothing: it writes to a place
+    worker, and a second caller, who finds the workers taken, works alone. ``function`` returns nothing: it writes to a place
     of its own, and takes temporaries from :func:`scratch`.
     """
     threads = min(_pool.threads, len(blocks))

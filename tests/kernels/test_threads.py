@@ -1,0 +1,89 @@
+"""The threads for blocks: all blocks are done once, errors come through, and nobody waits for ever."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+
+from minires.kernels.cpu import blas, threads
+
+
+@pytest.fixture(params=[1, 2, 3])
+def some_threads(request):
+    before = threads.get_num_threads()
+    threads.set_num_threads(request.param)
+    yield request.param
+    threads.set_num_threads(before)
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 7])
+def test_every_block_is_done_once(some_threads, count):
+    done = []
+    threads.parallel_blocks(done.append, range(count))
+    assert sorted(done) == list(range(count))
+
+
+@pytest.mark.parametrize("bad", [0, 5])
+def test_an_error_comes_through_after_all_threads_have_ended(some_threads, bad):
+    def work(block):
+        if block == bad:
+            raise KeyError(block)
+
+    for _ in range(3):  # and the workers go on working afterwards
+        with pytest.raises(KeyError):
+            threads.parallel_blocks(work, range(6))
+    done = []
+    threads.parallel_blocks(done.append, range(6))
+    assert len(done) == 6
+
+
+def test_a_call_from_inside_a_block_runs_there(some_threads):
+    done = []
+    threads.parallel_blocks(lambda _: threads.parallel_blocks(done.append, range(3)), range(4))
+    assert len(done) == 12
+
+
+def test_two_callers_at_once(some_threads):
+    done = []
+
+    def call():
+        for _ in range(50):
+            threads.parallel_blocks(done.append, range(4))
+
+    callers = [threading.Thread(target=call) for _ in range(3)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    assert len(done) == 600
+
+
+@pytest.mark.parametrize("threads_wanted", [0, -1, 1.5, True, "2"])
+def test_a_wrong_number_of_threads(threads_wanted):
+    with pytest.raises(ValueError, match="set_num_threads: expected a whole number >= 1"):
+        threads.set_num_threads(threads_wanted)
+
+
+def test_matmul_agrees_with_numpy(some_threads):
+    rng = np.random.default_rng(0)
+    for a, b in [((2000, 300), (300, 40)), ((3, 4), (4, 5)), ((4,), (4, 2)), ((2, 3, 4), (4, 5)), ((0, 4), (4, 5))]:
+        x, y = rng.standard_normal(a), rng.standard_normal(b)
+        np.testing.assert_allclose(blas.matmul(x, y), x @ y, rtol=1e-12, atol=1e-12)
+    out = np.empty((2000, 40))
+    x, y = rng.standard_normal((2000, 300)), rng.standard_normal((300, 40))
+    assert blas.matmul(x, y, out=out) is out
+    np.testing.assert_allclose(out, x @ y, rtol=1e-12, atol=1e-12)
+
+
+def test_blas_gets_its_threads_back():
+    from threadpoolctl import threadpool_info
+
+    def count():
+        return [info["num_threads"] for info in threadpool_info() if info["user_api"] == "blas"]
+
+    before = count()
+    with blas.one_thread, blas.one_thread:
+        assert set(count()) == {1}
+    assert count() == before
