@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from numpy import bool_, float16, float32, float64, int8, int16, int32, int64, uint8
 
+from minires import errors as errors
 from minires import functional as functional
-from minires.autograd import backward, detect_anomaly, enable_grad, grad, is_grad_enabled, no_grad, op
+from minires.autograd import Saved, backward, detect_anomaly, enable_grad, grad, is_grad_enabled, no_grad, op
 from minires.creation import (
     arange,
     empty,
@@ -31,7 +32,7 @@ from minires.creation import (
     zeros,
     zeros_like,
 )  # fmt: skip
-from minires.device import is_available, synchronize
+from minires.device import Array, is_available, synchronize
 from minires.random import get_rng_state, manual_seed, set_rng_state
 from minires.tensor import Tensor
 
@@ -43,54 +44,11 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
-    "Tensor",
-    "arange",
-    "backward",
-    "bool_",
-    "checking",
-    "data",
-    "detect_anomaly",
-    "empty",
-    "enable_grad",
-    "eye",
-    "float16",
-    "float32",
-    "float64",
-    "from_numpy",
-    "full",
-    "full_like",
-    "functional",
-    "get_rng_state",
-    "grad",
-    "gradcheck",
-    "int8",
-    "int16",
-    "int32",
-    "int64",
-    "is_available",
-    "is_grad_enabled",
-    "linspace",
-    "load",
-    "manual_seed",
-    "models",
-    "nn",
-    "no_grad",
-    "ones",
-    "ones_like",
-    "op",
-    "optim",
-    "rand",
-    "randint",
-    "randn",
-    "randperm",
-    "save",
-    "set_rng_state",
-    "synchronize",
-    "tensor",
-    "training",
-    "uint8",
-    "viz",
-    "zeros",
+    "Array", "Saved", "Tensor", "arange", "backward", "bool_", "checking", "data", "detect_anomaly", "empty",
+    "enable_grad", "errors", "eye", "float16", "float32", "float64", "from_numpy", "full", "full_like", "functional",
+    "get_rng_state", "grad", "gradcheck", "int16", "int32", "int64", "int8", "is_available", "is_grad_enabled",
+    "linspace", "load", "manual_seed", "models", "nn", "no_grad", "ones", "ones_like", "op", "optim", "rand", "randint",
+    "randn", "randperm", "save", "set_rng_state", "synchronize", "tensor", "training", "uint8", "viz", "zeros",
     "zeros_like",
 ]  # fmt: skip
 
