@@ -26,7 +26,7 @@ OVERVIEW = """\
 minires: the Residual Attention Network, and every gradient by hand
 
 commands:
-  train                       train a network; with no options, on cluttered digits, in about a minute
+  train                       train a network; with no options, on cluttered digits, in under two minutes
   evaluate CHECKPOINT         measure a trained network on its test set
   masks CHECKPOINT IMAGE...   draw where a trained network looks on your own pictures
   info MODEL                  the layers of a network: output shapes, parameters, multiply-adds

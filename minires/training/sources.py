@@ -139,7 +139,7 @@ def _pictures(job: Job, download: bool) -> tuple[Dataset, Dataset, int]:
 
 
 def _statistics(job: Job) -> tuple[Sequence[float], Sequence[float]]:
-    """Mean and standard deviation of each channel: measured once on CIFAR's training images, nominal for pictures."""
+    """Mean and standard deviation of each channel: the customary ones for CIFAR, nominal ones for other pictures."""
     if job.data == "cifar10":
         return (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
     if job.data == "cifar100":

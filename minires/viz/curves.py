@@ -31,7 +31,9 @@ def curves(runs: Run | Sequence[Run] | Mapping[str, Run], path: str | os.PathLik
         runs = {"": runs}
     named = runs if isinstance(runs, Mapping) else {Path(run).name: run for run in runs}
     tables = {name: read_metrics(run) for name, run in named.items()}
-    figure = Picture(8.0, 3.2)
+    names = [name for name in tables if name]
+    foot = 0.8 + 0.22 * -(-len(names) // 4)  # inches for the axes' label and the legends
+    figure = Picture(8.0, 2.4 + foot)
     left, right = figure.subplots(1, 2)
     _draw(left, tables, "loss", 1.0)
     _draw(right, tables, "accuracy", 100.0)
@@ -39,8 +41,9 @@ def curves(runs: Run | Sequence[Run] | Mapping[str, Run], path: str | os.PathLik
     right.set_title("accuracy, %", fontsize=10, color=BLACK, loc="left")
     left.set_ylim(bottom=0)
     right.set_ylim(0, 100)
-    _legend(figure, [name for name in tables if name])
-    figure.subplots_adjust(left=0.06, right=0.98, top=0.9, bottom=0.25, wspace=0.16)
+    _legends(figure, names)
+    height = figure.get_figheight()
+    figure.subplots_adjust(left=0.06, right=0.98, top=1 - 0.32 / height, bottom=foot / height, wspace=0.16)
     return figure.write(path)
 
 
@@ -84,11 +87,17 @@ def _points(rows: list[dict[str, float | None]], column: str, factor: float) -> 
     return [(epoch, value * factor) for epoch, value in pairs if epoch is not None and value is not None]
 
 
-def _legend(figure: Picture, names: list[str]) -> None:
+def _legends(figure: Picture, names: list[str]) -> None:
+    """What the line styles mean; above it, which color is which run."""
     from matplotlib.lines import Line2D
 
-    handles = [Line2D([], [], color=SERIES[i % len(SERIES)], linewidth=3, label=name) for i, name in enumerate(names)]
+    look: dict[str, Any] = {"loc": "lower center", "frameon": False, "fontsize": 9, "labelcolor": BLACK}
     color = GREY if names else SERIES[0]
-    handles.append(Line2D([], [], color=color, linestyle="--", linewidth=1.6, label="training images"))
-    handles.append(Line2D([], [], color=color, linewidth=1.6, marker="o", markersize=3.5, label="test images"))
-    figure.legend(handles=handles, loc="lower center", ncols=len(handles), frameon=False, fontsize=9, labelcolor=BLACK)
+    styles = [
+        Line2D([], [], color=color, linestyle="--", linewidth=1.6, label="training images"),
+        Line2D([], [], color=color, linewidth=1.6, marker="o", markersize=3.5, label="test images"),
+    ]
+    figure.legend(handles=styles, ncols=2, bbox_to_anchor=(0.5, 0), **look)
+    if names:
+        runs = [Line2D([], [], color=SERIES[i % len(SERIES)], linewidth=3, label=name) for i, name in enumerate(names)]
+        figure.legend(handles=runs, ncols=min(4, len(names)), bbox_to_anchor=(0.5, 0.22 / figure.get_figheight()), **look)

@@ -101,15 +101,16 @@ def test_curves(tmp_path):
         test = {1: "2.2,0.4", 2: ",", 3: "0.7,0.4"}
         rows = "".join(f"{e},{e},0.1,{2 / e},{1 - 0.5 / e},{test[e]},1,1\n" for e in (1, 2, 3))
         (tmp_path / name / "metrics.csv").write_text(HEADER + rows)
-    figure = viz.curves({"one": tmp_path / "a", "other": tmp_path / "b"}, tmp_path / "curves.png")
+    runs = {"one": "a", "other": "b", "residual attention (ARL)": "a", "naive attention (NAL)": "b"}
+    figure = viz.curves({name: tmp_path / run for name, run in runs.items()}, tmp_path / "curves.png")
     loss, accuracy = figure.axes
-    assert len(loss.lines) == len(accuracy.lines) == 4
+    assert len(loss.lines) == len(accuracy.lines) == 8
     np.testing.assert_allclose(loss.lines[0].get_ydata(), [2, 1, 2 / 3], rtol=1e-5)
     np.testing.assert_allclose(loss.lines[1].get_xdata(), [1, 3])
     np.testing.assert_allclose(accuracy.lines[1].get_ydata(), [40, 40])
     assert loss.lines[0].get_color() != loss.lines[2].get_color()
-    names = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert names == ["one", "other", "training images", "test images"]
+    styles, names = ([text.get_text() for text in legend.get_texts()] for legend in figure.legends)
+    assert styles == ["training images", "test images"] and names == list(runs)
     picture = pixels(tmp_path / "curves.png")
     border = np.concatenate([picture[0], picture[-1], picture[:, 0], picture[:, -1]])
     assert (border == 255).all() and (picture < 128).any()
