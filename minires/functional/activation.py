@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from minires import kernels
 from minires.device import Array, array_module
 from minires.functional.arithmetic import exp, floating, where
 from minires.functional.reduction import sum
@@ -46,9 +45,10 @@ def _(dy: Array, input: Array, negative_slope: float) -> Any:
 
 @op
 def sigmoid(input: Array) -> Array:
-    """σ(x) = 1 / (1 + e⁻ˣ), element by element, in (0, 1)."""
-    x = floating(input)
-    return kernels.of(x).sigmoid(x)
+    """σ(x) = 1 / (1 + e⁻ˣ), element by element, in (0, 1). Below 0 it is computed as eˣ / (1 + eˣ)."""
+    xp, x = array_module(input), floating(input)
+    z = xp.exp(xp.minimum(x, -x))
+    return xp.where(x < 0, z, 1) / (1 + z)
 
 
 @sigmoid.backward

@@ -270,7 +270,6 @@ def test_gate_kernels_in_blocks(shape: tuple[int, ...], with_threads: int, small
     m = 1 / (1 + np.exp(-z))
     if f.ndim == 4:
         f = np.moveaxis(np.ascontiguousarray(np.moveaxis(f, 1, -1)), -1, 1)
-    assert_close(gate.sigmoid(z), m, VALUES, "sigmoid")
     out = gate.gated_residual(f, z)
     assert_close(out, (1 + m) * f, VALUES, "gate")
     assert out.strides == f.strides or not f.size

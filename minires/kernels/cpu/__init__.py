@@ -6,7 +6,6 @@ from minires.kernels.cpu.conv import conv2d_weight as conv2d_weight
 from minires.kernels.cpu.conv import conv_transpose2d as conv_transpose2d
 from minires.kernels.cpu.gate import gated_residual as gated_residual
 from minires.kernels.cpu.gate import gated_residual_backward as gated_residual_backward
-from minires.kernels.cpu.gate import sigmoid as sigmoid
 from minires.kernels.cpu.norm import batch_norm as batch_norm
 from minires.kernels.cpu.norm import batch_norm_backward as batch_norm_backward
 from minires.kernels.cpu.norm import batch_statistics as batch_statistics

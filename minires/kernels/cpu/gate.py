@@ -1,4 +1,4 @@
-"""The sigmoid, and the gate of residual attention with the sigmoid inside it, in blocks.
+"""The gate of residual attention with the sigmoid inside it, in blocks.
 
 In plain NumPy each step of (1 + σ(z))·F reads and writes whole arrays from main memory. Here all steps of a block of about a
 quarter of a megabyte happen in the cache, and blocks go to threads. The arrays may be in any memory layout without gaps (C
@@ -14,22 +14,9 @@ import numpy as np
 
 from minires.kernels.cpu.threads import aligned_empty, parallel_blocks, scratch
 
-__all__ = ["gated_residual", "gated_residual_backward", "sigmoid"]
+__all__ = ["gated_residual", "gated_residual_backward"]
 
 BLOCK_BYTES = 1 << 18
-
-
-def sigmoid(input: Any) -> Any:
-    """1 / (1 + e⁻ˣ), element by element. Where e⁻ˣ overflows, its inverse is 0 as it should be."""
-    if input.dtype.kind == "c":  # an overflow would leave infinity times 0 in the imaginary part
-        z = np.exp(np.minimum(input, -input))
-        return np.where(input < 0, z, 1) / (1 + z)
-
-    def compute(x: Any, y: Any) -> None:
-        _one_plus_exp(x, out=y)
-        np.reciprocal(y, out=y)
-
-    return _by_blocks(compute, (input,), 1)[0]
 
 
 def gated_residual(trunk: Any, logits: Any) -> Any:
