@@ -9,7 +9,8 @@ One :class:`Memory` stands for all arrays that look at the same memory, whoever 
 keeps one of them.
 
 What cannot be seen: a NumPy view of the memory that the caller made before it was locked (``row = array[0]``, or
-``row = x.data[0]``), and any write to a raw CuPy array. Both take some intent.
+``row = x.data[0]``), any write to a raw CuPy array, and one to an array over memory that is not NumPy's (``numpy()`` of
+a PyTorch tensor, DLPack, ``as_strided``): NumPy could lock that, but never unlock it. All take some intent.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ class Memory:
 
     def forbid_writing(self, array: Any) -> None:
         """Make ``array``, which looks at this memory, read-only until the last release."""
-        if isinstance(array, np.ndarray) and array.flags.writeable:
+        if isinstance(array, np.ndarray) and array.flags.writeable and _can_be_unlocked(array):
             array.flags.writeable = self._changing
             self._locked.append(array)
 
@@ -127,6 +128,18 @@ def protect(array: Any) -> None:
 def is_writable(array: Any) -> bool:
     """Whether ``array`` may be changed: no op keeps its memory, and NumPy has no objection."""
     return getattr(array.flags, "writeable", True) and id(_owner(array)) not in _held
+
+
+def _can_be_unlocked(array: Any) -> bool:
+    """Whether NumPy would let a read-only ``array`` become writable again: if it or its base owns, or has, the memory."""
+    while isinstance(array, np.ndarray):
+        if array.base is None:
+            return True
+        array = array.base
+    try:
+        return not memoryview(array).readonly
+    except TypeError:  # no buffer: NumPy cannot tell whether the memory may be written to
+        return False
 
 
 def _owner(array: Any) -> Any:

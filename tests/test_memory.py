@@ -178,3 +178,32 @@ def test_batch_norm_that_runs_twice_before_the_backward_pass():
     x.grad = None
     evaluated.sum().backward()
     np.testing.assert_allclose(x.grad.numpy(), 1.0, rtol=1e-4)
+
+
+def foreign(kind: str) -> np.ndarray[Any, Any]:
+    """An array over memory that NumPy does not own: once read-only, NumPy would never let it be writable again."""
+    values = np.array([3.0, 4.0])
+    if kind == "dlpack":
+        return np.from_dlpack(values)  # as an array from PyTorch, CuPy, JAX
+    return np.lib.stride_tricks.as_strided(values, (2,), values.strides)
+
+
+@pytest.mark.parametrize("kind", ["dlpack", "strided"])
+def test_an_array_over_foreign_memory_can_be_used_and_stays_writable(kind):
+    x, factor = leaf(1.0, 2.0), foreign(kind)
+    if not factor.flags.writeable:
+        pytest.skip("this NumPy hands out DLPack memory read-only")
+    (x * factor).sum().backward()
+    assert x.grad.tolist() == [3.0, 4.0]
+    factor[0] = 100.0
+    assert factor.tolist() == [100.0, 4.0]
+
+
+def test_a_leaf_over_foreign_memory_can_be_trained():
+    x = mr.tensor(np.zeros(2), requires_grad=True)
+    x.data = np.from_dlpack(np.array([3.0, 4.0]))
+    loss = (x * x).sum()
+    with refused(), mr.no_grad():
+        x.copy_(0.0)
+    loss.backward()
+    assert x.grad.tolist() == [6.0, 8.0]
