@@ -112,64 +112,71 @@ class _Sum:
 def _walk(
     roots: list[Tensor], seeds: list[Tensor], targets: list[Tensor] | None, retain: bool | None, recorded: bool
 ) -> list[Any]:
-    """The walk itself: newest node first, so that a node is reached after all that used its outputs.
-
-    With ``targets`` returns their gradients, without, adds to the leaves' ``.grad``.
-    """
-    retain = recorded if retain is None else retain
-    pending: dict[Node, list[_Sum]] = {}
-    queue: list[tuple[int, Node]] = []
-    leaves: dict[Tensor, _Sum] = {}
-    captured = _Targets(targets, roots) if targets is not None else None
-
-    def send(edge: Any, gradient: Any) -> None:
-        """Add a gradient to the output (or leaf) at the end of an edge."""
-        if isinstance(edge, Tensor):
-            if captured is None and edge._hooks is None:
-                _accumulate(edge, gradient)  # at once: nothing else has to see the whole sum
-            else:
-                leaves.setdefault(edge, _Sum()).add(gradient)
-            return
-        node, slot = edge
-        if node not in pending:
-            pending[node] = [_Sum() for _ in node.outputs]
-            heapq.heappush(queue, (-node.number, node))
-        pending[node][slot].add(gradient)
-
+    """Walk back from ``roots``. With ``targets`` returns their gradients; without, adds to the leaves' ``.grad``."""
+    walk = _Walk(None if targets is None else _Targets(targets, roots), recorded if retain is None else retain, recorded)
     with Mode("grad_enabled", recorded):
         for root, seed in zip(roots, seeds, strict=True):
-            send(root if root._node is None else (root._node, root._slot), seed if recorded else seed.data)
-        del seed, seeds
-        while queue:
-            node = heapq.heappop(queue)[1]
-            grads = [total.value for total in pending.pop(node)]
-            if node.hooks is not None or node.retained is not None:
-                grads = [_run_hooks(node, slot, gradient) for slot, gradient in enumerate(grads)]
-            if captured is not None:
-                captured.collect(node, grads)
-                wanted = captured.wanted(node)
+            walk.send(root if root._node is None else (root._node, root._slot), seed if recorded else seed.data)
+        walk.run()
+    return [] if walk.targets is None else walk.targets.results
+
+
+class _Walk:
+    """The walk itself: newest node first, so that a node is reached after all that used its outputs."""
+
+    def __init__(self, targets: _Targets | None, retain: bool, recorded: bool) -> None:
+        self.targets, self.retain, self.recorded = targets, retain, recorded
+        self._pending: dict[Node, list[_Sum]] = {}
+        self._queue: list[tuple[int, Node]] = []
+        self._leaves: dict[Tensor, _Sum] = {}
+
+    def send(self, edge: Any, gradient: Any) -> None:
+        """Add a gradient to the output (or leaf) at the end of an edge."""
+        if isinstance(edge, Tensor):
+            if self.targets is None and edge._hooks is None:
+                _accumulate(edge, gradient)  # at once: nothing else has to see the whole sum
             else:
-                wanted = [edge is not None for edge in node.edges]
-            if not any(wanted):
-                continue
-            results = node.gradients(grads, wanted, recorded)
-            if state.anomaly:
-                check_finite(node.op, results, "its backward rule", node)
-            edges = node.edges
-            if not retain:
-                node.free()
-            del grads
-            for k, edge in enumerate(edges):
-                if wanted[k] and results[k] is not None:
-                    send(edge, results[k])
-            del results, edges, node
-        for leaf, total in leaves.items():
+                self._leaves.setdefault(edge, _Sum()).add(gradient)
+            return
+        node, slot = edge
+        if node not in self._pending:
+            self._pending[node] = [_Sum() for _ in node.outputs]
+            heapq.heappush(self._queue, (-node.number, node))
+        self._pending[node][slot].add(gradient)
+
+    def run(self) -> None:
+        """Visit every node that something was sent to, then the leaves that had to wait for their whole sum."""
+        while self._queue:
+            self._visit(heapq.heappop(self._queue)[1])
+        for leaf, total in self._leaves.items():
             gradient = _apply_hooks(leaf._hooks, total.value)
-            if captured is None:
+            if self.targets is None:
                 _accumulate(leaf, gradient)
             else:
-                captured.collect_leaf(leaf, gradient)
-    return [] if captured is None else captured.results
+                self.targets.collect_leaf(leaf, gradient)
+
+    def _visit(self, node: Node) -> None:
+        """Run one node's rule and send the results on; then the node lets go of all that it kept."""
+        grads = [total.value for total in self._pending.pop(node)]
+        if node.hooks is not None or node.retained is not None:
+            grads = [_run_hooks(node, slot, gradient) for slot, gradient in enumerate(grads)]
+        if self.targets is None:
+            wanted = [edge is not None for edge in node.edges]
+        else:
+            self.targets.collect(node, grads)
+            wanted = self.targets.wanted(node)
+        if not any(wanted):
+            return
+        results = node.gradients(grads, wanted, self.recorded)
+        if state.anomaly:
+            check_finite(node.op, results, "its backward rule", node)
+        edges = node.edges
+        if not self.retain:
+            node.free()
+        del grads
+        for k, edge in enumerate(edges):
+            if wanted[k] and results[k] is not None:
+                self.send(edge, results[k])
 
 
 class _Targets:
