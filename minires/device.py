@@ -93,7 +93,8 @@ def _missing_cuda() -> str:
         _cupy()
     except Exception:
         return (
-            "device 'cuda': CuPy is not installed. For a driver with CUDA 13: pip install 'minires[cuda13x]'; "
-            "with CUDA 12: pip install 'minires[cuda12x]' (nvidia-smi prints the driver's CUDA version)."
+            "device 'cuda': CuPy is not installed. For a driver with CUDA 13: pip install -e '.[cuda13x]'; "
+            "with CUDA 12: pip install -e '.[cuda12x]' (nvidia-smi prints the driver's CUDA version). "
+            "The CUDA kernels for convolution, norms and pooling are not in this version of minires yet."
         )
     return "device 'cuda': CuPy is installed but finds no NVIDIA GPU or driver (does nvidia-smi run?)."

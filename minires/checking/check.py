@@ -10,12 +10,13 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from minires.autograd import enable_grad, grad, no_grad
-from minires.checking.numeric import complex_step, complex_step_works, richardson
+from minires.checking.numeric import complex_step, complex_step_works, is_kink, richardson
 from minires.tensor import Tensor
 
 __all__ = ["InputReport", "Report", "gradcheck"]
@@ -28,8 +29,9 @@ class InputReport:
     Attributes:
         name: the parameter's name in the function's signature.
         shape: of the input.
-        verdict: "right" or "wrong".
+        verdict: "right", "wrong", or "undecidable" if every element lies at a kink.
         bad: number of elements whose gradient is wrong.
+        kinks: number of elements that were left out because the function has no derivative there.
         size: number of elements.
         worst: index of the element that is furthest off, measured in tolerances.
         analytic: the backward pass's gradient there.
@@ -46,6 +48,7 @@ class InputReport:
     analytic: float
     numeric: float
     tolerance: float
+    kinks: int = 0
 
 
 @dataclass(frozen=True)
@@ -65,8 +68,9 @@ class Report:
 
     @property
     def verdict(self) -> str:
-        """The word "right" or the word "wrong"."""
-        return "right" if self.ok else "wrong"
+        """The words "right", "wrong" or, if nothing is wrong but something could not be checked, "undecidable"."""
+        verdicts = {i.verdict for i in self.inputs}
+        return "wrong" if "wrong" in verdicts else "undecidable" if "undecidable" in verdicts else "right"
 
     def __bool__(self) -> bool:
         return self.ok
@@ -75,10 +79,12 @@ class Report:
         what = "gradient" if self.order == 1 else "second derivative"
         lines = [f"{what} of {self.function}: {self.verdict} (reference: {self.reference}, seed {self.seed})"]
         for i in self.inputs:
-            line = f"  {i.name:<12} {i.shape!s:<16} {i.verdict:<6}"
+            line = f"  {i.name:<12} {i.shape!s:<16} {i.verdict}"
             if i.verdict == "wrong":
-                line += f" {i.bad} of {i.size} elements; worst at {i.worst}: "
+                line += f"  {i.bad} of {i.size} elements; worst at {i.worst}: "
                 line += f"backward gives {i.analytic:.6g}, should be {i.numeric:.6g} ± {i.tolerance:.1g}"
+            if i.kinks:
+                line += f"  ({i.kinks} of {i.size} elements lie at a kink, where there is no derivative to compare with)"
             lines.append(line)
         return "\n".join(lines)
 
@@ -136,19 +142,25 @@ def gradcheck(fn: Callable[..., Any], inputs: Any, *, order: int = 1, seed: int 
         else:
             numeric, error = richardson(loss, values, i)
         scale = np.abs(numeric) + (np.abs(numeric).max() if numeric.size else 0.0)
-        report.inputs.append(_compare(names[i], gradient, numeric, 10 * error + 1e-9 * scale + 1e-12))
+        tolerance = 10 * error + 1e-9 * scale + 1e-12
+        report.inputs.append(_compare(names[i], gradient, numeric, tolerance, partial(is_kink, loss, values, i)))
     return report
 
 
-def _compare(name: str, analytic: Any, numeric: Any, tolerance: Any) -> InputReport:
+def _compare(
+    name: str, analytic: Any, numeric: Any, tolerance: Any, at_kink: Callable[[tuple[int, ...]], bool]
+) -> InputReport:
     bad = ~(np.abs(analytic - numeric) <= tolerance)  # so that a NaN is bad
+    kinks = [index for index in zip(*np.nonzero(bad), strict=True) if at_kink(index)]  # only where it matters
+    for index in kinks:
+        bad[index] = False
     if not analytic.size:
         return InputReport(name, analytic.shape, "right", 0, 0, (), 0.0, 0.0, 0.0)
-    off = np.where(np.isnan(analytic), np.inf, np.abs(analytic - numeric) / tolerance)
+    off = np.where(bad, np.where(np.isnan(analytic), np.inf, np.abs(analytic - numeric) / tolerance), 0)
     worst = tuple(int(k) for k in np.unravel_index(np.argmax(off), off.shape))
-    verdict = "wrong" if bad.any() else "right"
+    verdict = "wrong" if bad.any() else "undecidable" if len(kinks) == analytic.size else "right"
     found = (float(analytic[worst]), float(numeric[worst]), float(tolerance[worst]))
-    return InputReport(name, analytic.shape, verdict, int(bad.sum()), analytic.size, worst, *found)
+    return InputReport(name, analytic.shape, verdict, int(bad.sum()), analytic.size, worst, *found, len(kinks))
 
 
 def _outputs(fn: Callable[..., Any], arrays: list[Any]) -> list[Tensor]:
@@ -199,8 +211,10 @@ def _first_gradient(
 
 def _names(fn: Callable[..., Any], count: int) -> list[str]:
     """Parameter names of ``fn``, as far as its signature tells."""
+    fn = getattr(fn, "forward", fn) if hasattr(fn, "named_parameters") else fn  # a module's inputs are those of forward()
     try:
-        parameters = [p.name for p in inspect.signature(fn).parameters.values() if p.kind != p.VAR_POSITIONAL]
+        found = inspect.signature(fn).parameters.values()
+        parameters = [p.name for p in found if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
     except (TypeError, ValueError):
         parameters = []
     return [parameters[i] if i < len(parameters) else f"input{i}" for i in range(count)]

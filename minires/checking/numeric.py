@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["complex_step", "complex_step_works", "richardson"]
+__all__ = ["complex_step", "complex_step_works", "is_kink", "richardson"]
 
 Function = Callable[[list[np.ndarray[Any, Any]]], Any]
 
@@ -53,6 +53,26 @@ def complex_step_works(function: Function, inputs: list[np.ndarray[Any, Any]], d
     h = 1e-6
     difference = (function(moved(h)) - function(moved(-h))) / (2 * h)
     return bool(np.isclose(slope, difference, rtol=1e-3, atol=1e-5 * (1 + np.abs(plain))))
+
+
+def is_kink(function: Function, inputs: list[np.ndarray[Any, Any]], which: int, index: tuple[int, ...]) -> bool:
+    """Whether the slopes to the left and to the right of one element differ, as ReLU's do at 0.
+
+    On a smooth function the gap between the two shrinks with the step, at a kink it stays.
+    """
+    x = inputs[which]
+
+    def value(step: float) -> float:
+        stepped = x.copy()
+        stepped[index] += step
+        return float(np.real(function([*inputs[:which], stepped, *inputs[which + 1 :]])))
+
+    def gap(h: float) -> float:
+        return abs(value(h) - 2 * value(0.0) + value(-h)) / h
+
+    h = 1e-4 * max(1.0, abs(float(x[index])))
+    noise = 1e-10 * (1 + abs(value(0.0))) / h
+    return gap(h / 4) > 0.5 * gap(h) + noise
 
 
 def richardson(

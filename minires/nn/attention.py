@@ -249,6 +249,10 @@ class AttentionMaps:
     output: Tensor
     attended: Tensor
 
+    def __repr__(self) -> str:
+        mask = "no mask" if self.mask is None else f"mask {self.mask.shape}"
+        return f"AttentionMaps({self.name!r}: trunk {self.trunk.shape}, {mask}, output {self.output.shape})"
+
 
 def attention_maps(model: Module, input: Tensor) -> list[AttentionMaps]:
     """Run ``model`` on ``input`` and return what each of its attention modules computed, in forward order.
