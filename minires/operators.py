@@ -161,6 +161,8 @@ class Operators:
     def __xor__(self, other: Any) -> Tensor:
         return _compare(self, other, "__xor__")
 
+    __rand__, __ror__, __rxor__ = __and__, __or__, __xor__  # these do not mind the order
+
     __hash__ = object.__hash__
 
     def __getitem__(self, index: Any) -> Tensor:
@@ -206,13 +208,13 @@ class Operators:
         """Index of the smallest element (the first of several), of all elements or along an axis. int64, no gradient."""
         return _index_of("argmin", self, dim, keepdim)
 
-    def all(self) -> Tensor:
-        """Whether all elements are true (or not 0)."""
-        return _wrap(array_module(self._array).asarray(self._array.all()))
+    def all(self, dim: int | tuple[int, ...] | None = None, keepdim: Any = False) -> Tensor:
+        """Whether all elements are true (or not 0), over all axes or along some. Boolean, no gradient."""
+        return _wrap(array_module(self._array).asarray(self._array.all(axis=dim, keepdims=keepdim)))
 
-    def any(self) -> Tensor:
-        """Whether some element is true (or not 0)."""
-        return _wrap(array_module(self._array).asarray(self._array.any()))
+    def any(self, dim: int | tuple[int, ...] | None = None, keepdim: Any = False) -> Tensor:
+        """Whether some element is true (or not 0), over all axes or along some. Boolean, no gradient."""
+        return _wrap(array_module(self._array).asarray(self._array.any(axis=dim, keepdims=keepdim)))
 
     # -------------------------------------------------------------------------------- ops with this Tensor as first argument
 

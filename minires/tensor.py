@@ -201,14 +201,19 @@ class Tensor(Operators):
         """A Tensor over the same memory that is no part of the graph."""
         return Tensor(self._array)
 
-    def to(self, *targets: Any) -> Tensor:
+    def to(self, *targets: Any, device: str | None = None, dtype: Any = None) -> Tensor:
         """On another device and/or with another dtype: ``to("cuda")``, ``to(np.float64)``, ``to("cuda", np.float64)``.
 
+        Or by name: ``to(device="cuda", dtype=np.float64)``; or ``to(other)``, as another Tensor.
         Returns itself if nothing changes. The gradient finds its way back.
         """
         out: Tensor = self
-        for target in targets:
-            if isinstance(target, str) and target.partition(":")[0] in ("cpu", "cuda"):
+        for target in (*targets, device, dtype):
+            if target is None:
+                continue
+            if isinstance(target, Tensor):
+                out = out.to(target.device, target.dtype)
+            elif isinstance(target, str) and target.partition(":")[0] in ("cpu", "cuda"):
                 if out.device != target and out.device.partition(":")[0] != target:
                     out = operators.functional.to_device(out, target)
             elif np.dtype(target) != out.dtype:

@@ -277,3 +277,32 @@ def test_every_public_name_is_there_and_the_rest_is_an_error():
     assert set(dir(mr)) == set(mr.__all__)
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         mr.nothing  # noqa: B018
+
+
+def test_logic_with_an_array_or_a_number_on_the_left():
+    x = mr.tensor([True, False])
+    assert (np.array([True, True]) & x).tolist() == (True & x).tolist() == [True, False]
+    assert (np.array([False, False]) | x).tolist() == (False | x).tolist() == [True, False]
+    assert (np.array([True, True]) ^ x).tolist() == (True ^ x).tolist() == [False, True]
+
+
+def test_any_and_all_along_axes():
+    x = mr.tensor([[1.0, 0.0], [2.0, 3.0]])
+    assert x.any(1).tolist() == [True, True] and x.all(dim=1).tolist() == [False, True]
+    assert x.all(0, keepdim=True).tolist() == [[True, False]] and x.all((0, 1)).item() is False
+
+
+def test_to_by_name_and_as_another_tensor():
+    x = mr.tensor([1.0], requires_grad=True)
+    assert x.to(device="cpu") is x and x.to(dtype=np.float64).dtype == np.float64
+    y = x.to(mr.tensor(np.array([2.0])))
+    assert y.dtype == np.float64
+    y.backward()
+    assert x.grad.dtype == np.float32 and x.to(x) is x
+
+
+def test_max_and_min_of_two_tensors():
+    x, y = mr.tensor([1.0, 5.0], requires_grad=True), mr.tensor([2.0, 3.0])
+    assert x.max(y).tolist() == [2.0, 5.0] and x.min(y).tolist() == [1.0, 3.0]
+    x.max(y).sum().backward()
+    assert x.grad.tolist() == [0.0, 1.0]

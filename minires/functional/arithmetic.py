@@ -253,19 +253,33 @@ def _(dy: Array, condition: Any, needs: Any) -> Any:
 
 
 @op
-def clamp(input: Array, min: Any = None, max: Any = None) -> Array:
-    """``input`` limited to [min, max]; either bound may be None. The gradient passes inside and at the bounds."""
+def clamp(input: Array, min: Array | None = None, max: Array | None = None) -> Array:
+    """``input`` limited to [min, max]; either bound may be None.
+
+    The gradient passes inside and at the bounds; outside it goes to the bound, if that is a Tensor that wants it.
+    """
     if min is None and max is None:
         raise ValueError("clamp: at least one of min and max must be given")
-    return array_module(input).clip(input, min, max)
+    try:
+        return array_module(input).clip(input, min, max)
+    except ValueError:
+        rule = "from the last axis on, sizes must be equal or 1 (broadcasting)"
+        bounds = {name: (getattr(bound, "shape", ()), "") for name, bound in (("min", min), ("max", max))}
+        raise ShapeError("clamp", rule, input=(input.shape, ""), **bounds) from None
 
 
 @clamp.backward
-def _(dy: Array, input: Array, min: Any, max: Any) -> Any:
+def _(dy: Array, input: Array, min: Any, max: Any, needs: Any) -> Any:
+    """The gradient belongs to the one of the three that is the result; with min > max that is max."""
     inside = (input >= min) if min is not None else (input == input)
     if max is not None:
         inside = inside & (input <= max)
-    return where(inside, dy, 0)
+    low = high = None
+    if needs.min:
+        low = where((input < min) if max is None else (input < min) & (min <= max), dy, 0)
+    if needs.max:
+        high = where((input > max) if min is None else (input > max) | (max < min), dy, 0)
+    return (where(inside, dy, 0) if needs.input else None), low, high
 
 
 clip = clamp  # NumPy's name, which PyTorch accepts as well

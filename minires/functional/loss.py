@@ -71,6 +71,8 @@ def cross_entropy(
     wanted = xp.where(hit, 1 - label_smoothing + smoothing, smoothing) * xp.expand_dims(counted, class_axis)
     wanted = wanted.astype(input.dtype) if weights is None else wanted.astype(input.dtype) * weights
     loss = softmax_cross_entropy(input, wanted, class_axis)
+    if not bool(counted.all()):  # if none counts, "mean" is 0/0: the loss is NaN, but the gradient must stay 0
+        loss = where(counted, loss, 0)
     return _reduce(loss, reduction, _total_weight(weights, index, counted))
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from minires.device import Array, array_module
 from minires.errors import ShapeError
-from minires.functional.arithmetic import abs, exp, floating, where
+from minires.functional.arithmetic import abs, exp, floating, maximum, minimum, where
 from minires.functional.shaping import (
     along,
     axes_of,
@@ -119,20 +119,28 @@ def _(dy: Array, dim: int) -> Any:
 # ------------------------------------------------------------------------------------ extremes
 
 
-def max(input: Array, dim: int | None = None, keepdim: bool = False) -> Any:
+def max(input: Array, dim: Any = None, keepdim: bool = False) -> Any:
     """The largest of all elements, or along an axis as a tuple ``(values, indices)``.
 
     Of several largest, along an axis the first is chosen and gets the whole gradient; over all elements they share it.
+    ``max(x, y)`` of two Tensors is ``maximum(x, y)``.
     """
     if dim is None:
         return amax(input)
+    if hasattr(dim, "shape"):
+        return maximum(input, dim)
     return ValuesAndIndices(*extreme_along(input, dim, keepdim, "max"))
 
 
-def min(input: Array, dim: int | None = None, keepdim: bool = False) -> Any:
-    """The smallest of all elements, or along an axis as a tuple ``(values, indices)``; ties as in :func:`max`."""
+def min(input: Array, dim: Any = None, keepdim: bool = False) -> Any:
+    """The smallest of all elements, or along an axis as a tuple ``(values, indices)``; ties as in :func:`max`.
+
+    ``min(x, y)`` of two Tensors is ``minimum(x, y)``.
+    """
     if dim is None:
         return amin(input)
+    if hasattr(dim, "shape"):
+        return minimum(input, dim)
     return ValuesAndIndices(*extreme_along(input, dim, keepdim, "min"))
 
 
@@ -267,8 +275,7 @@ def _nonzero(divisor: Any) -> Any:
 def logsumexp(input: Array, dim: Dims, keepdim: bool = False) -> Array:
     """ln Σ eˣ over ``dim``, a smooth maximum. The largest x is taken out first, so that nothing overflows."""
     axes, x, xp = axes_of("logsumexp", dim, input.shape), floating(input), array_module(input)
-    _check_not_empty("logsumexp", x, axes)
-    top = x.real.max(axis=axes, keepdims=True)
+    top = x.real.max(axis=axes, keepdims=True, initial=-math.inf)  # of no elements: ln 0
     top = xp.where(xp.isfinite(top), top, 0)  # for a row of -inf alone, or with +inf
     with np.errstate(divide="ignore", over="ignore"):
         y = top + xp.log(xp.exp(x - top).sum(axis=axes, keepdims=True))
@@ -285,7 +292,8 @@ def _(dy: Array, y: Array, input: Array, dim: Dims) -> Any:
 def norm(input: Array, p: float | str = 2, dim: Dims = None, keepdim: bool = False) -> Tensor:
     """The size of the vector of all elements over ``dim``.
 
-    ``p=2`` (or "fro"): √Σx²; ``p=1``: Σ|x|; ``p=inf`` and ``p=-inf``: the largest and the smallest |x|.
+    ``p=2`` (or "fro"): √Σx²; ``p=1``: Σ|x|; ``p=inf`` and ``p=-inf``: the largest and the smallest |x|; ``p=0``: how many x
+    are not 0; any other number: (Σ|x|ᵖ)^(1/p).
     """
     if p in (2, "fro"):
         return euclidean(input, dim, keepdim)
@@ -293,7 +301,20 @@ def norm(input: Array, p: float | str = 2, dim: Dims = None, keepdim: bool = Fal
         return sum(abs(input), dim, keepdim)
     if p in (math.inf, -math.inf):
         return (amax if p == math.inf else amin)(abs(input), dim, keepdim)
-    raise ValueError(f"norm: p must be 1, 2, 'fro', inf or -inf, got {p!r}")
+    if p == 0:
+        return sum(cast(input != 0, floating(input).dtype), dim, keepdim)
+    if isinstance(p, str):
+        raise ValueError(f"norm: p must be a number or 'fro', got {p!r}")
+    out: Tensor = _root(sum(_root(abs(input), 1 / p), dim, keepdim), p)
+    return out
+
+
+def _root(x: Any, p: float) -> Any:
+    """x^(1/p) for x ≥ 0; at x = 0, where it may have no finite derivative, that is taken as 0."""
+    if p < 0:
+        return x ** (1 / p)
+    zero = x == 0
+    return where(zero, 0, where(zero, 1, x) ** (1 / p))
 
 
 @op

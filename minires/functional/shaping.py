@@ -171,7 +171,8 @@ def roll(input: Array, shifts: Any, dims: Any = None) -> Array:
     counts = [len(v) if isinstance(v, tuple | list) else 1 for v in (shifts, dims)]
     if dims is not None and counts[0] != counts[1]:
         raise ValueError(f"roll: expected as many shifts as dims, got shifts={shifts!r} and dims={dims!r}")
-    axes_of("roll", dims, input.shape)
+    for dim in dims if isinstance(dims, tuple | list) else () if dims is None else (dims,):
+        axis_of("roll", dim, input.shape)  # one may be named twice: its shifts add up
     return array_module(input).roll(input, shifts, axis=dims)
 
 
@@ -265,7 +266,7 @@ def chunk(input: Array, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
     if chunks <= 0:
         raise ValueError(f"chunk: chunks must be positive, got {chunks}")
     total = (input.shape or (0,))[axis_of("chunk", dim, input.shape)]
-    return tuple(split(input, max(-(-total // chunks), 1), dim))
+    return tuple(split(input, -(-total // chunks) if total else [0] * chunks, dim))
 
 
 def pad(input: Array, pad: Sequence[int], mode: str = "constant", value: float | None = None) -> Tensor:
@@ -306,13 +307,14 @@ def _pad_widths(input: Array, pad: Sequence[int]) -> tuple[tuple[int, ...], tupl
 def _padded_positions(mode: str, shape: tuple[int, ...], axis: int, left: int, right: int) -> list[int]:
     """From which position along the axis each element of the padded one comes."""
     size = shape[axis]
-    limit = {"reflect": size - 1, "circular": size, "replicate": max(left, right) if size else 0}[mode]
+    first, kept = max(-left, 0), size + min(left, 0) + min(right, 0)  # what negative widths leave
+    limit = {"reflect": size - 1, "circular": kept, "replicate": max(left, right) if size else 0}[mode]
     if max(left, right) > limit:
         rule = f"mode {mode!r} can add at most {limit} at an end of axis {axis}, got {max(left, right)}"
         raise ShapeError("pad", rule, input=(shape, ""))
     positions = range(-left, size + right)
     if mode == "circular":
-        return [i % size for i in positions]
+        return [first + (i - first) % kept for i in positions]
     if mode == "replicate":
         return [min(max(i, 0), size - 1) for i in positions]
     return [size - 1 - abs(size - 1 - abs(i)) for i in positions]
@@ -370,7 +372,10 @@ def _matrix(op: str, input: Array) -> Array:
 
 @op
 def getitem(input: Array, index: Any) -> Array:
-    """``input[index]``: integers, slices, ``...``, ``None``, integer arrays and boolean arrays, as in NumPy."""
+    """``input[index]``: integers, slices, ``...``, ``None``, integer arrays and boolean arrays, as in NumPy.
+
+    Unlike in PyTorch the axis that ``[1, 2]`` makes in ``x[0, :, [1, 2]]`` comes first; write ``x[0][:, [1, 2]]``.
+    """
     index = _plain(index)
     try:
         return Saved(input[index], at=_own(index))

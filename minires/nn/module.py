@@ -288,11 +288,13 @@ class Module:
             else:
                 parameter.grad.zero_()
 
-    def to(self: _M, *targets: Any) -> _M:
+    def to(self: _M, *targets: Any, device: str | None = None, dtype: Any = None) -> _M:
         """Move to a device and/or convert floating point values to a dtype, in place: ``to("cuda", np.float64)``.
 
+        Or by name: ``to(device="cuda", dtype=np.float64)``.
         Integer buffers keep their dtype. Do this before an optimiser takes hold of the parameters. Returns itself.
         """
+        targets = tuple(t for t in (*targets, device, dtype) if t is not None)
         devices = [t for t in targets if isinstance(t, str) and t.partition(":")[0] in ("cpu", "cuda")]
         dtypes = [np.dtype(t) for t in targets if t not in devices]
         for dtype in dtypes:

@@ -57,8 +57,9 @@ def _pairs(name: str, op: Any, reference: Callable[..., Any], positive: bool = F
 
 
 def _loop_clip(x: np.ndarray, min: Any = None, max: Any = None) -> np.ndarray:
-    values = [v if min is None or v > min else min for v in x.ravel()]
-    return np.reshape([v if max is None or v < max else max for v in values], x.shape)
+    bounds = [[b] * x.size if b is None or np.ndim(b) == 0 else b.ravel() for b in (min, max)]
+    values = [v if low is None or v > low else low for v, low in zip(x.ravel(), bounds[0], strict=True)]
+    return np.reshape([v if high is None or v < high else high for v, high in zip(values, bounds[1], strict=True)], x.shape)
 
 
 SAMPLES = [
@@ -108,6 +109,18 @@ SAMPLES = [
     ],
     _fixed("clamp-at-the-bounds", F.clamp, _loop_clip, [-2.0, -1.0, 0.0, 1.0, 2.0], min=-1.0, max=1.0),
     Sample(
+        "clamp-tensors",
+        F.clamp,
+        lambda rng: ((rng.standard_normal((4, 5)) * 2, np.linspace(-2, 0.9, 5), np.array([[0.5], [1], [0.2], [-0.3]])), {}),
+        lambda x, low, high: _loop_clip(*np.broadcast_arrays(x, low, high)),
+    ),
+    Sample(
+        "clamp-tensor-min",
+        F.clamp,
+        lambda rng: ((rng.standard_normal((4, 5)), rng.standard_normal((2, 1, 5))), {}),
+        lambda x, low: _loop_clip(*np.broadcast_arrays(x, low)),
+    ),
+    Sample(
         "floor_divide",
         F.floor_divide,
         lambda rng: ((rng.uniform(-5, 5, (3, 4)), rng.uniform(0.5, 2, 4)), {}),
@@ -138,6 +151,7 @@ BAD_CALLS = [
         "where-shapes", lambda: F.where(_zeros(5) > 0, _zeros(2, 3), 0), r"where: (.|\n)*\(5,\)(.|\n)*\(2, 3", ShapeError
     ),
     BadCall("clamp-no-bounds", lambda: F.clamp(_zeros(2)), "clamp: at least one"),
+    BadCall("clamp-shapes", lambda: F.clamp(_zeros(2, 3), _zeros(4)), r"clamp: (.|\n)*\(2, 3\)(.|\n)*\(4,\)", ShapeError),
     BadCall("add-text", lambda: F.add(_zeros(2), "1"), "add: 'other' must be", TypeError),
     BadCall("add-missing", lambda: F.add(_zeros(2)), "add: missing argument 'other'", TypeError),
     BadCall("exp-unknown-option", lambda: F.exp(_zeros(2), out=3), "exp: .*'out'", TypeError),

@@ -71,7 +71,8 @@ def pad_loops(x: np.ndarray, pad: Any, mode: str = "constant", value: Any = None
             elif mode == "replicate":
                 i = min(max(i, 0), n - 1)
             elif mode == "circular":
-                i %= n
+                first, last = max(-before, 0), n + min(widths[len(source)][1], 0)
+                i = first + (i - first) % (last - first)
             source.append(i)
         if all(0 <= i < n for i, n in zip(source, x.shape, strict=True)):
             out[index] = x[tuple(source)]
@@ -162,6 +163,7 @@ SAMPLES = [
     _sample("roll", F.roll, roll_loops, (3, 4), 1, 1),
     _sample("roll-flat", F.roll, roll_loops, (3, 4), 5),
     _sample("roll-dims", F.roll, roll_loops, (3, 4, 2), (-1, 2), (1, 0)),
+    _sample("roll-twice", F.roll, lambda x, shifts, dims: roll_loops(x, -2, 1), (3, 4), (1, -3), (1, -1)),
     _sample("gather", F.gather, gather_loops, (3, 4), 1, np.array([[0, 3, 3], [1, 0, 2], [2, 2, 2]])),
     _sample("gather-smaller", F.gather, gather_loops, (3, 4), 0, np.array([[2, 0], [2, 1]])),
     _sample(
@@ -204,6 +206,10 @@ SAMPLES = [
     _sample("pad-image", F.pad, pad_loops, (2, 1, 3, 2), (1, 2, 0, 1)),
     *[
         _sample(f"pad-{mode}", F.pad, pad_loops, (1, 2, 3, 4), (2, 1, 1, 2), mode)
+        for mode in ("reflect", "replicate", "circular")
+    ],
+    *[
+        _sample(f"pad-crop-{mode}", F.pad, pad_loops, (1, 2, 3, 4), (-1, 2, 1, -1), mode)
         for mode in ("reflect", "replicate", "circular")
     ],
 ]

@@ -183,6 +183,24 @@ def test_one_degree_of_freedom_too_few_is_nan_as_in_pytorch() -> None:
     assert np.isnan(y.data).all() and np.isnan(mr.grad(y, x, np.ones(2))[0].data).all()
 
 
+@pytest.mark.parametrize("weight", [None, np.array([1.0, 2.0, 3.0])])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_a_batch_of_ignored_classes_alone_has_no_gradient(weight: Any, smoothing: float) -> None:
+    """Its mean is 0/0, but a NaN in the gradient would spoil every weight of the network."""
+    x = _leaf((2, 3))
+    loss = F.cross_entropy(x, np.array([1, 1]), weight, ignore_index=1, label_smoothing=smoothing)
+    assert np.isnan(loss.item()) and mr.grad(loss, x)[0].tolist() == np.zeros((2, 3)).tolist()
+    loss = F.nll_loss(x, np.array([1, 1]), weight, ignore_index=1)
+    assert np.isnan(loss.item()) and mr.grad(loss, x)[0].tolist() == np.zeros((2, 3)).tolist()
+
+
+def test_reductions_and_pieces_of_nothing() -> None:
+    x = _leaf((2, 0))
+    y = F.logsumexp(x, 1)
+    assert y.tolist() == [-np.inf, -np.inf] and mr.grad(y, x, np.ones(2))[0].shape == (2, 0)
+    assert [piece.shape for piece in F.chunk(x, 3, 1)] == [(2, 0)] * 3
+
+
 def test_softmax_and_friends_survive_masks() -> None:
     x = Tensor(np.array([[0.0, -np.inf], [-np.inf, -np.inf]], np.float32))
     assert F.softmax(x[:1], 1).tolist() == [[1, 0]]
