@@ -39,7 +39,6 @@ import numpy as np
 
 import minires as mr
 from minires import functional as F, nn
-from minires.checking import gradcheck
 from minires.viz.lines import lines
 from minires.viz.panels import panels
 
@@ -105,8 +104,9 @@ for n in (96, 28, 61):
 
 # %% [markdown]
 # After each pooling comes a residual unit, which has a convolution of 3×3 in its middle: it lets each pixel confer with its
-# neighbours. Our stand-in for a learned unit is the simplest convolution there is, the mean of 3×3 pixels. With these two, the
-# whole way down is three lines. (The names $D_1$, $D_2$ for what the units make of the pooled maps will be needed again.)
+# neighbours; at the bottom there are two of them. Our stand-in for a learned unit is the simplest convolution there is, the mean
+# of 3×3 pixels. With these, the whole way down is three lines. (The names $D_1$, $D_2$ for what the units make of the pooled maps
+# will be needed again.)
 
 # %%
 mean_of_nine = np.full((1, 1, 3, 3), 1 / 9, np.float32)
@@ -122,7 +122,7 @@ def unit(x):
 
 d1 = unit(pool(greenness))
 d2 = unit(pool(d1))
-bottom = unit(pool(d2))
+bottom = unit(unit(pool(d2)))  # two units here
 
 panels({"X": greenness, "D₁": d1, "D₂": d2, "bottom": bottom}, side=1.75)
 
@@ -141,9 +141,9 @@ panels({"X": greenness, "D₁": d1, "D₂": d2, "bottom": bottom}, side=1.75)
 #
 # $$r \leftarrow r + (k - 1)\,j, \qquad j \leftarrow s\,j .$$
 #
-# The second line is why pooling is so powerful: it doubles $j$, so that *every* later convolution reaches twice as far. We compare the mask branch
-# of the paper's first stage (three poolings, with one unit after each and two at the bottom) with three units at full size, which
-# the paper tried instead.
+# The second line is why pooling is so powerful: it doubles $j$, so that *every* later convolution reaches twice as far. We compare the way
+# down that we have just built, which is that of the paper's first stage (three poolings, one unit after each, and a second one at
+# the bottom), with three units at full size, which the paper tried instead.
 
 # %%
 POOL, UNIT = (3, 2), (3, 1)  # (kernel, stride)
@@ -169,7 +169,7 @@ print("without pooling:", receptive_field([UNIT] * 3))
 row, column = 37, 31  # in the pupil
 fields = {name: (row - r // 2, column - r // 2, row + r // 2 + 1, column + r // 2 + 1) for name, r in seen.items()}
 views = {f"{name} sees": photo[:, y0:y1, x0:x1] for name, (y0, x0, y1, x1) in fields.items()}
-panels({"photograph": photo, **views}, boxes={"photograph": fields}, side=1.9)
+panels({"photograph": photo, **views}, boxes={"photograph": fields}, side=2.1)
 
 # %% [markdown]
 # $D_1$ sees little but black. $D_2$ sees the whole eye, the green all around. The bottom sees half a face.
@@ -267,8 +267,11 @@ panels({"Aᵀ": A.T, "dY": dY, "B": A, "dX": A.T @ dY @ A}, between=("·", "·",
 # ## 5. Skip connections: the way up with handrails
 #
 # If we just enlarged the bottom by 8, we should get two blurred clouds. The network does it in steps, and at each step it is
-# handed a note from the way down: the map $D_k$ of the same size, passed through a unit of its own and *added*. The coarse map says
-# *what* and roughly where, the note says where *exactly*.
+# handed a note from the way down, which is *added*. The coarse map says *what* and roughly where, the note says where *exactly*.
+#
+# The note is called the *skip connection* $S_k$. It is made from the map $D_k$ of the same size: in the network by one more
+# residual unit, which serves nothing else, so that it can learn what is worth passing on. In our hand-made version we leave that
+# unit out, and $S_k$ is just $D_k$.
 #
 # Between the steps there is a unit again, and the resize takes its target size from the map that it will be added to, never
 # "times 2". That is why the network accepts images of any size, the awkward 61 included.
@@ -284,11 +287,11 @@ u2 = unit(resize(bottom, d2.shape) + d2)
 u1 = unit(resize(u2, d1.shape) + d1)
 h = resize(u1, greenness.shape)  # the last step: nothing is added here
 
-panels({"bottom": bottom, "up, plus D₂": u2, "up, plus D₁": u1, "up: h": h, "without the skips": cloud}, side=1.6)
+panels({"bottom": bottom, "up, plus S₂ = D₂": u2, "up, plus S₁ = D₁": u1, "up: h": h, "without the skips": cloud}, side=1.6)
 
 # %% [markdown]
 # Compare the last two. Both know where the eyes are. With the skip connections, the bright spots are the size of eyes; without them
-# they cover twice the area. (In $h$ you can still make out the left pupil, as a dent from above. We shall see in a moment
+# they cover three times the area. (In $h$ you can still make out the left pupil, as a dent from above. We shall see in a moment
 # whether that hurts.)
 #
 # To the last step nothing is added. Many programs on the internet do add something there; the authors' own network files do not, and
@@ -363,7 +366,7 @@ panels({"F": trunk, "mask M": mask, "naive: M·F": naive, "residual: (1 + M)·F"
 
 # %%
 f, m = rng.normal(size=(2, 3, 4, 5)), rng.uniform(size=(2, 3, 4, 5))  # (N, C, H, W), sizes all different
-gradcheck(F.residual_attention, (f, m))
+mr.gradcheck(F.residual_attention, (f, m))
 
 # %% [markdown]
 # ### A mask of zeros changes nothing
@@ -466,12 +469,12 @@ for epoch in range(epochs):
     print(f"epoch {epoch + 1}   {right / 2000:.1%} right")
 
 # %% [markdown]
-# To look inside, we ask every part of the mask branch to report what it computes. In PyTorch as in minires that is a *forward hook*:
+# We take the first of the test pictures, whichever it is. To look inside, we ask every part of the mask branch to report what it computes. In PyTorch as in minires that is a *forward hook*:
 # a function that is called whenever the module has run.
 
 # %%
 test = ClutteredDigits(train=False, size=400, seed=1704, clutter=2, with_boxes=True)
-image, label, box = test[7]
+image, label, box = test[0]
 
 module = net.stage1[0]
 reports = []
@@ -487,7 +490,8 @@ for name, out in reports:
     print(f"{name:8} {out.shape}")
 
 # %% [markdown]
-# You will recognise the way: down, down, bottom, up, up. The names of the parts are those of `nn.SoftMask`. Now the pictures. Each map has
+# You will recognise the way: down, down, bottom, up, up. The names of the parts are those of `nn.SoftMask`; `skip1` is the unit
+# that makes $S_1$ of $D_1$ (section 5). Now the pictures. Each map has
 # 32 channels; we draw the mean of their magnitudes, and the mean of the mask.
 
 # %%
@@ -512,11 +516,12 @@ way = {
     "trunk F": mean(maps.trunk),
     "H = (1 + M)·F": mean(maps.attended),
 }
-panels(way, boxes={"the image": box, "mask M": half, "trunk F": half, "H = (1 + M)·F": half}, columns=6)
+frames = {"the image": box, "mask M": half, "trunk F": half, "H = (1 + M)·F": half}
+panels(way, kind={"mask M": "mask"}, boxes=frames, columns=6)
 
 # %% [markdown]
-# The orange box is the digit's; the network never saw it. The steps and the sizes are those of our cat. But the mean over
-# channels hides the best. A learned mask is free to use its channels as it likes. So let us ask each of the 32: how much more open is it
+# The orange box is the digit's; the network never saw it. The steps are those of our cat. But the mask, drawn on its
+# full scale from 0 to 1, is a dull grey nearly everywhere: the mean over channels hides the best. A learned mask is free to use its channels as it likes. So let us ask each of the 32: how much more open is it
 # inside the digit's box than outside?
 #
 # One warning. If we picked the channel that looks best on *this* picture, it would look splendid and mean nothing: among 32, one always
@@ -581,6 +586,8 @@ panels(rows, kind=dict.fromkeys(list(rows)[5:], "mask"), boxes=frames, columns=5
 # 2. $\mathrm dz$: there is one link more in the chain. First the gradient of the mask, then that of the sigmoid.
 # 3. Fill in the rule. It returns both gradients, in the order of the inputs. Use `F.sigmoid` and ordinary operators.
 #
+# (In the published notebook the solution is filled in: cover it, or delete the lines between the two `###` marks, before you try.)
+#
 # <details><summary>A hint for step 2</summary>
 #
 # $\mathrm dM = g\cdot F$ from section 7, and $\mathrm dz = \mathrm dM\cdot M(1-M)$ from section 6. Put one into the other.
@@ -588,12 +595,12 @@ panels(rows, kind=dict.fromkeys(list(rows)[5:], "mask"), boxes=frames, columns=5
 # </details>
 
 # %% nbgrader={"grade": false, "grade_id": "soft-gate", "locked": false, "schema_version": 3, "solution": true, "task": false}
-from minires import functional as F, op
-from minires.device import Array
+import minires as mr
+from minires import functional as F
 
 
-@op
-def soft_gate(trunk: Array, scores: Array) -> Array:
+@mr.op
+def soft_gate(trunk: mr.Array, scores: mr.Array) -> mr.Array:
     """H = (1 + σ(z))·F, element by element."""
     return (1 + F.sigmoid(scores)) * trunk
 
@@ -607,16 +614,18 @@ def _(dy, trunk, scores):
     ### END SOLUTION
 
 # %% nbgrader={"grade": true, "grade_id": "soft-gate-check", "locked": true, "points": 3, "schema_version": 3, "solution": false, "task": false}
-from minires.checking import gradcheck
+import numpy as np
+
+import minires as mr
 
 draw = np.random.default_rng(11)
 features, scores = draw.normal(size=(2, 3, 4, 5)), 2 * draw.normal(size=(2, 3, 4, 5))
 expected = features * (1 + 1 / (1 + np.exp(-scores)))
 assert np.allclose(soft_gate(features, scores), expected), "the forward computation was changed: it is (1 + σ(z))·F"
-report = gradcheck(soft_gate, (features, scores))
+report = mr.gradcheck(soft_gate, (features, scores))
 print(report)
 assert report, "not right yet: the report above says which of the two gradients is wrong, and by how much"
-assert gradcheck(soft_gate, (features, scores), order=2), "right, but not differentiable once more: use no np. in the rule"
+assert mr.gradcheck(soft_gate, (features, scores), order=2), "right, but not differentiable once more: use no np. in the rule"
 print("Well done: both gradients are right.")
 
 # %% [markdown]

@@ -48,7 +48,8 @@ def panels(
         kind: how maps are coloured, one word for all or title → word: "feature" (the default: from its least to its
             greatest value), "mask" (from 0 to 1), "signed" (white at 0), or "image" (grey, from 0 to 1).
         limits: one scale (low, high) for all maps of kind "feature" and "signed"; None gives each its own.
-        boxes: title → a box (y0, x0, y1, x1) in that panel's pixels, half-open, or label → box for several.
+        boxes: title → a box (y0, x0, y1, x1) in that panel's pixels, half-open, or label → box for several; a
+            label stands outside its box where there is room.
         between: signs to write between neighbours, such as ("·", "=").
         numbers: write the value into each pixel (for small maps), instead of a colour bar.
         to_scale: draw pixels of all panels equally large, so that larger maps are larger; else the panels are.
@@ -189,5 +190,18 @@ def _draw_boxes(axes: Any, boxes: Mapping[str, Box] | Box | None) -> None:
         color = SERIES[(i + 1) % len(SERIES)]
         axes.add_patch(Rectangle((x0 - 0.5, y0 - 0.5), x1 - x0, y1 - y0, fill=False, edgecolor=color, linewidth=1.5))
         if label:
-            back = {"facecolor": "white", "alpha": 0.85, "edgecolor": "none", "pad": 1.0}
-            axes.text(x0 - 0.2, y1 - 0.5, label, ha="left", va="bottom", fontsize=7.5, color=color, weight="bold", bbox=back)
+            _write_label(axes, label, (y0, x0, y1), color)
+
+
+def _write_label(axes: Any, label: str, box: tuple[float, float, float], color: str) -> None:
+    """Below the box, so that nothing in it is covered; else above; in a box as high as the panel, inside at the bottom."""
+    (y0, x0, y1), rows = box, axes.images[0].get_array().shape[0]
+    points = 72 * axes.figure.get_size_inches()[1] * axes.get_position().height / rows  # a pixel's height on paper
+    needed = 10 / points  # pixels that a line of text takes
+    below = y1 + needed <= rows
+    edge = y1 if below or y0 < needed else y0
+    back = {"facecolor": "white", "alpha": 0.85, "edgecolor": "none", "pad": 0.3}
+    axes.annotate(
+        label, (x0 - 0.5, edge - 0.5), xytext=(0.5, -1.5 if below else 1.5), textcoords="offset points",
+        ha="left", va="top" if below else "bottom", fontsize=7, color=color, weight="bold", bbox=back,
+    )  # fmt: skip

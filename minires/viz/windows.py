@@ -61,7 +61,7 @@ def _draw_row(axes: Any, size: int, count: int, kernel: int, stride: int, top: f
         axes.add_patch(Rectangle(place, CELL, CELL, facecolor="#eeeeee", edgecolor="white", linewidth=1.5))
         axes.text(place[0] + CELL / 2, place[1] + CELL / 2, str(i), ha="center", va="center", fontsize=8, color=GREY)
     for k in range(count):
-        color = SERIES[k % 3]
+        color = SERIES[k % len(SERIES)]
         start, end = k * stride, k * stride + kernel
         y = top - CELL - LANE * (1 + k % 2) + 0.02
         axes.plot([MARGIN + start * CELL + 0.04, MARGIN + min(end, size) * CELL - 0.04], [y, y], color=color, linewidth=3.5)
