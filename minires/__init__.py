@@ -7,7 +7,13 @@ The parts that a short script may not need are imported when they are first used
 """
 
 import importlib
+import sys
 from typing import TYPE_CHECKING, Any
+
+if sys.argv[:1] == ["-m"]:  # python -m minires: a Python without the packages gets a line, not the traceback of an import
+    from minires.doctor import need_packages
+
+    need_packages()
 
 from numpy import bool_, float16, float32, float64, int8, int16, int32, int64, uint8
 

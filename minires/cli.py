@@ -12,10 +12,12 @@ import ctypes
 import math
 import sys
 import time
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from minires import __version__
 from minires.errors import DataError, DeviceError
 
 __all__ = ["main"]
@@ -29,7 +31,7 @@ commands:
   train                       train a network; with no options, on cluttered digits, in under two minutes
   evaluate CHECKPOINT         measure a trained network on its test set
   masks CHECKPOINT IMAGE...   draw where a trained network looks on your own pictures
-  info MODEL                  the layers of a network: output shapes, parameters, multiply-adds
+  info [MODEL]                the layers of a network: output shapes, parameters, multiply-adds
   doctor                      versions and devices, for a bug report
 
 example:
@@ -94,10 +96,9 @@ def _train(options: argparse.Namespace) -> int:
     job, compared, directory = _new_run(options) if options.resume is None else _old_run(options)
     options.directory = directory
     print(f"{directory}: {_describe(job)}")
-    if compared:
-        results = jobs.compare(job, directory, options.quiet)
-    else:
-        results = {job.attention: jobs.run(job, directory, options.quiet)}
+    with warnings.catch_warnings():  # the trainer stops at a loss that is not finite, and says so in one line
+        warnings.filterwarnings("ignore", "(overflow|underflow|invalid value|divide by zero)", RuntimeWarning)
+        results = jobs.train(job, directory, compared, options.quiet)
     files = sorted(str(path.relative_to(directory)) for path in directory.iterdir() if path.is_file())
     print(f"\n{report.table(results)}\n\n{directory}/: {', '.join(files)}")
     print(f"total {time.perf_counter() - started:.0f} s")
@@ -122,18 +123,32 @@ def _new_run(options: argparse.Namespace) -> tuple[Any, bool, Path]:
     from minires.training.presets import PRESETS
     from minires.training.sources import open_source
 
-    if options.data not in (None, "digits") and options.root is None:
-        raise ValueError(f"--data {options.data} needs --root with the directory of its files")
-    preset = PRESETS[options.data or "digits"]
+    data = options.data or "digits"
+    _refuse_foreign_options(options, data)
+    if data != "digits" and options.root is None:
+        raise ValueError(f"--data {data} needs --root with the directory of its files")
+    preset = PRESETS[data]
     changes = {name: getattr(options, name) for name in _JOB_OPTIONS}
     if options.model is not None and options.model != preset.model:
         changes["options"] = {}
     job = preset.with_(**changes)
+    if options.compare or options.attention:
+        jobs.need_attention(job.model)
     try:
-        jobs.check(job, open_source(job, options.download))
+        source = open_source(job, options.download)
+        for kind in COMPARED if options.compare else (job.attention,):
+            jobs.check(job.with_(attention=kind), source)
     except DataError as error:
         raise DataError(str(error).replace("pass download=True", "add --download")) from None
     return job, options.compare, jobs.new_directory(options.out)
+
+
+def _refuse_foreign_options(options: argparse.Namespace, data: str) -> None:
+    """Raise if an option was given that means nothing for the data."""
+    for name, kinds in _DATA_OPTIONS.items():
+        value = getattr(options, name, None)
+        if value is not None and value is not False and data not in kinds:
+            raise ValueError(f"--{name} is an option for {', '.join(kinds)}, not for {data}")
 
 
 def _old_run(options: argparse.Namespace) -> tuple[Any, bool, Path]:
@@ -160,8 +175,9 @@ def _evaluate(options: argparse.Namespace) -> int:
     from minires.training.sources import open_source
 
     model, job, _ = jobs.load_model(options.checkpoint, options.device)
+    _refuse_foreign_options(options, job.data)
     job = job.with_(root=options.root)
-    print(report.table({job.attention: jobs.measure(job, model, open_source(job))}))
+    print(report.table({jobs.name_of(job, model): jobs.measure(job, model, open_source(job))}))
     return 0
 
 
@@ -172,10 +188,25 @@ def _masks(options: argparse.Namespace) -> int:
     from minires.training.sources import read_pictures
 
     model, job, classes = jobs.load_model(options.checkpoint, options.device)
+    if not hasattr(model, "masks"):
+        raise ValueError(f"{options.checkpoint}: its network, {job.model}, has no attention modules, so it has no masks")
     images, shown = read_pictures(job, options.images, options.invert)
+    if job.data == "digits":
+        _hint_at_invert(options, shown)
     viz.masks(model, to_device(images, options.device), path=options.out, classes=classes, shown=shown)
     print(options.out)
     return 0
+
+
+def _hint_at_invert(options: argparse.Namespace, shown: Any) -> None:
+    """The digits are bright on black; a picture (N, 1, side, side) with a bright border was probably meant the other way."""
+    edges = [(shown[:, 0, 0] + shown[:, 0, -1]) / 2, (shown[:, 0, :, 0] + shown[:, 0, :, -1]) / 2]  # (N, side) each
+    border = (edges[0] + edges[1]).mean(axis=1) / 2  # (N,)
+    bright = [path for path, value in zip(options.images, border, strict=True) if value > 0.5]
+    if bright:
+        advice = "leave out --invert" if options.invert else "for dark ink on white paper add --invert"
+        print(f"minires masks: the network knows bright digits on black, but the border is bright in {', '.join(bright)}; "
+              f"{advice}", file=sys.stderr)  # fmt: skip
 
 
 def _info(options: argparse.Namespace) -> int:
@@ -183,18 +214,33 @@ def _info(options: argparse.Namespace) -> int:
     from minires.training import job as jobs
     from minires.training.sources import picture_side
 
-    if Path(options.model).exists():
-        model, job, _ = jobs.load_model(options.model)
-        side = picture_side(job)
-    elif options.model in models.names():
+    if options.model is None:
+        print(_list_of_models())
+        return 0
+    if options.size == 0:
+        raise ValueError("--size: expected at least 1 pixel, got 0")
+    if options.model in models.names():
         model = models.build(options.model)
         side = _usual_side(options.model)
+    elif Path(options.model).exists():
+        model, job, _ = jobs.load_model(options.model)
+        side = picture_side(job)
     else:
         raise ValueError(f"{options.model!r} is neither a checkpoint nor a model; models: {', '.join(models.names())}")
     channels = next(m for m in model.modules() if isinstance(m, nn.Conv2d)).weight.shape[1]
     side = options.size or side
     print(nn.summary(model, (channels, side, side), depth=options.depth))
     return 0
+
+
+def _list_of_models() -> str:
+    """Each model's name, and the first line of what its builder says of it."""
+    from minires import models
+
+    names = models.names()
+    width = max(map(len, names))
+    about = [(getattr(models, name).__doc__ or "").strip().partition("\n")[0] for name in names]
+    return "\n".join(f"{name:<{width}}  {line}" for name, line in zip(names, about, strict=True))
 
 
 def _usual_side(name: str) -> int:
@@ -211,7 +257,19 @@ def _doctor(options: argparse.Namespace) -> int:
 
 def _describe(job: Any) -> str:
     data = f"cluttered digits {job.canvas}×{job.canvas}" if job.data == "digits" else f"{job.data} in {job.root}"
-    return f"{job.model} on {data}, {job.epochs} epochs, batch size {job.batch_size}, {job.device}, seed {job.seed}"
+    epochs = "1 epoch" if job.epochs == 1 else f"{job.epochs} epochs"
+    text = f"{job.model} on {data}, {epochs}, batch size {job.batch_size}, {job.device}, seed {job.seed}"
+    return f"{text}\n{_describe_folder(job)}" if job.data == "folder" else text
+
+
+def _describe_folder(job: Any) -> str:
+    """How the pictures were understood: how many for training and for testing, and the classes."""
+    from minires.training.sources import open_source
+
+    source = open_source(job)
+    sizes = [len(loader.dataset) for loader in (source.train, source.test)]
+    classes = ", ".join(source.classes[:10]) + (", ..." if len(source.classes) > 10 else "")
+    return f"{sizes[0]:,} training and {sizes[1]:,} test pictures, {len(source.classes)} classes: {classes}"
 
 
 # ------------------------------------------------------------------------------------ options
@@ -220,6 +278,17 @@ _JOB_OPTIONS = (
     "data", "root", "size", "model", "attention", "epochs", "batch_size", "lr", "weight_decay", "device", "seed", "clutter",
     "canvas", "digit", "noise",
 )  # fmt: skip
+
+#: option → the data sets that it means something for
+_DATA_OPTIONS = {
+    "root": ("cifar10", "cifar100", "folder"), "download": ("cifar10", "cifar100"), "size": ("folder",),
+    **dict.fromkeys(("clutter", "canvas", "digit", "noise"), ("digits",)),
+}  # fmt: skip
+
+PICTURES = """\
+A picture is cut to its middle square and scaled down to the size of the training images. So the object should be in that
+square, and about as large in it as in training: for a network trained on digits, one bright digit on black, half as high as
+the picture (for dark ink on white paper: --invert); for other networks, colour pictures like those in the training set."""
 
 
 def _whole(text: str) -> int:
@@ -240,18 +309,19 @@ def _number(text: str) -> float:
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="minires", description="The Residual Attention Network, and every gradient by hand.")
+    parser.add_argument("--version", action="version", version=f"minires {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="name", required=True)
     _add_train(commands)
     evaluate = commands.add_parser("evaluate", help="measure a trained network on its test set")
     evaluate.add_argument("checkpoint", metavar="CHECKPOINT", help="a checkpoint, or the directory of a run")
     evaluate.add_argument("--root", help="directory of the data files, if they have moved")
-    masks = commands.add_parser("masks", help="draw where a trained network looks on your own pictures")
+    masks = commands.add_parser("masks", help="draw where a trained network looks on your own pictures", epilog=PICTURES)
     masks.add_argument("checkpoint", metavar="CHECKPOINT", help="a checkpoint, or the directory of a run")
-    masks.add_argument("images", metavar="IMAGE", nargs="+", help="PNG or JPEG files")
+    masks.add_argument("images", metavar="IMAGE", nargs="+", help="PNG or JPEG files; see below for what is suitable")
     masks.add_argument("--out", default="masks.png", help="the picture to write (default: masks.png)")
-    masks.add_argument("--invert", action="store_true", help="for dark ink on white paper: digits are bright on black")
+    masks.add_argument("--invert", action="store_true", help="for a digit in dark ink on white paper")
     info = commands.add_parser("info", help="the layers of a network: output shapes, parameters, multiply-adds")
-    info.add_argument("model", metavar="MODEL", help="name of a model, or a checkpoint")
+    info.add_argument("model", metavar="MODEL", nargs="?", help="name of a model, or a checkpoint; none lists the models")
     info.add_argument("--size", type=_whole, help="height and width of the input in pixels")
     info.add_argument("--depth", type=_whole, help="show modules down to this depth only")
     doctor = commands.add_parser("doctor", help="versions and devices, for a bug report")
@@ -269,7 +339,7 @@ def _add_train(commands: Any) -> None:
     data = train.add_argument_group("data")
     choices = ("digits", "cifar10", "cifar100", "folder")
     data.add_argument("--data", choices=choices, default=None, help="what to train on (default: digits)")
-    data.add_argument("--root", help="directory of the data files (not for digits); for folder: one folder for each class")
+    data.add_argument("--root", help=ROOT)
     data.add_argument("--download", action="store_true", help="fetch CIFAR into --root if it is not there")
     data.add_argument("--size", type=_whole, help="folder: scale pictures to this many pixels a side (default: 32)")
     data.add_argument("--clutter", type=_whole, help="digits: fragments on each canvas (default: 4)")
@@ -281,7 +351,7 @@ def _add_train(commands: Any) -> None:
     network.add_argument("--attention", choices=COMPARED, help="(1+M)F, MF, or no masks (default: residual)")
     network.add_argument("--compare", action="store_true", help="train all three kinds of attention and compare them")
     training = train.add_argument_group("training")
-    training.add_argument("--epochs", type=_whole, help="passes over the training images")
+    training.add_argument("--epochs", type=_whole, help=EPOCHS)
     training.add_argument("--batch-size", type=_whole, help="images in a step")
     training.add_argument("--lr", type=_number, help="highest learning rate")
     training.add_argument("--weight-decay", type=_number, help="strength of the pull of all weights to 0")
@@ -294,3 +364,11 @@ def _add_train(commands: Any) -> None:
 
 
 COMPARED = ("residual", "naive", "none")
+ROOT = (
+    "directory of the data files (not for digits); for folder it holds train/ and test/ (or val/), each with one folder of "
+    "pictures for each class, or only the folders of the classes: then a random 80%% are for training, 20%% for testing"
+)
+EPOCHS = (
+    "passes over the training images (default: 9 for digits, 60 for folder, 205 for cifar10 and cifar100, which is the "
+    "paper's recipe and takes days on a CPU)"
+)

@@ -13,7 +13,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from minires.nn import Module
 
-__all__ = ["build", "names", "register"]
+__all__ = ["arguments", "build", "names", "register"]
 
 P = ParamSpec("P")
 _M = TypeVar("_M", bound=Module)
@@ -40,6 +40,17 @@ def register(builder: Callable[P, _M]) -> Callable[P, _M]:
 def names() -> list[str]:
     """The names that :func:`build` knows, in alphabetical order."""
     return sorted(_builders)
+
+
+def arguments(name: str) -> tuple[str, ...]:
+    """The names of the arguments that a model's builder takes.
+
+    Raises:
+        ValueError: the name is unknown.
+    """
+    if name not in _builders:
+        raise ValueError(f"unknown model {name!r}; known are: {', '.join(names())}")
+    return tuple(inspect.signature(_builders[name]).parameters)
 
 
 def build(config: dict[str, Any] | str, **options: Any) -> Any:

@@ -31,7 +31,8 @@ from minires.training.sources import Source, open_source
 from minires.training.trainer import CHECKPOINT, Trainer
 
 __all__ = [
-    "Trained", "build_trainer", "check", "compare", "load_model", "measure", "new_directory", "read_job", "run", "write_job",
+    "Trained", "build_trainer", "check", "compare", "load_model", "measure", "name_of", "need_attention", "new_directory",
+    "read_job", "run", "train", "write_job",
 ]  # fmt: skip
 
 CONFIG, RESULTS = "config.json", "results.json"
@@ -89,11 +90,36 @@ def build_model(job: Job, source: Source) -> Any:
     manual_seed(job.seed)
     options = {"num_classes": len(source.classes), **job.options}
     if job.attention != "residual" or job.model == "small_attention":
+        need_attention(job.model)
         options["attention"] = job.attention
     if source.channels != 3:
+        if "in_channels" not in models.arguments(job.model):
+            raise ValueError(
+                f"{job.model} takes colour pictures, these have {source.channels} channel; models for both: "
+                f"{_models_with('in_channels')}"
+            )
         options["in_channels"] = source.channels
     model = models.build(job.model, **options)
     return model.to(job.device) if job.device != "cpu" else model
+
+
+def need_attention(model: str) -> None:
+    """Raise unless the network can be built with each kind of attention.
+
+    Raises:
+        ValueError: it has no attention modules, or always residual ones.
+    """
+    if "attention" not in models.arguments(model):
+        raise ValueError(f"{model} offers no choice of attention; these do: {_models_with('attention')}")
+
+
+def name_of(job: Job, model: Any) -> str:
+    """What a network is called among results: its kind of attention, or the model's name if it has no attention modules."""
+    return job.attention if any(isinstance(module, nn.AttentionModule) for module in model.modules()) else job.model
+
+
+def _models_with(argument: str) -> str:
+    return ", ".join(name for name in models.names() if argument in models.arguments(name))
 
 
 def build_trainer(job: Job, source: Source, out: Path | None = None, quiet: bool = False, label: str = "") -> Trainer:
@@ -126,6 +152,13 @@ def check(job: Job, source: Source) -> None:
         model(Tensor(to_device(source.first_test_images(1)[0], job.device)))
 
 
+def train(
+    job: Job, out: Path, compared: bool = False, quiet: bool = False, log: Callable[[str], None] = print
+) -> dict[str, Evaluation]:
+    """:func:`run`, or :func:`compare` if ``compared``; returns the results by name (see :func:`name_of`)."""
+    return compare(job, out, quiet, log) if compared else dict([_run(job, out, quiet, log)])
+
+
 def run(job: Job, out: Path, quiet: bool = False, log: Callable[[str], None] = print) -> Evaluation:
     """Train a job in a directory, from the beginning or from the checkpoint there; measure and draw.
 
@@ -138,8 +171,14 @@ def run(job: Job, out: Path, quiet: bool = False, log: Callable[[str], None] = p
     Returns:
         The result of the last epoch on the test set.
     """
+    return _run(job, out, quiet, log)[1]
+
+
+def _run(job: Job, out: Path, quiet: bool, log: Callable[[str], None]) -> tuple[str, Evaluation]:
     source = open_source(job)
-    trainer = build_trainer(job, source, out, quiet, NAMES.get(job.attention, job.attention))
+    trainer = build_trainer(job, source, out, quiet)
+    name = name_of(job, trainer.model)
+    trainer.label = NAMES.get(name, name)
     write_job(out, job)
     if (out / CHECKPOINT).exists():
         trainer.load(out / CHECKPOINT)
@@ -150,17 +189,21 @@ def run(job: Job, out: Path, quiet: bool = False, log: Callable[[str], None] = p
         if trainer.history:
             draw_curves(out, out / "curves.png")
     result = trainer.evaluation or measure(job, trainer.model, source)
-    write_results(out, {job.attention: result})
+    write_results(out, {name: result})
     draw_masks(job, trainer.model, source, out / "masks.png")
     log(f"{trainer.step} steps, {sum(row['seconds'] for row in trainer.history):.0f} s of training")
-    return result
+    return name, result
 
 
 def compare(job: Job, out: Path, quiet: bool = False, log: Callable[[str], None] = print) -> dict[str, Evaluation]:
     """Train the job with residual attention, with naive attention and without masks, all else equal.
 
     Networks that an interrupted comparison has trained already are not trained again.
+
+    Raises:
+        ValueError: the network offers no choice of attention.
     """
+    need_attention(job.model)
     write_job(out, job, compared=True)
     results = {}
     for attention in COMPARED:
@@ -193,8 +236,10 @@ def load_model(path: str | os.PathLike[str], device: str = "cpu") -> Trained:
 
     Raises:
         CheckpointError: the file cannot be read, or the network does not fit it.
+        DeviceError: the device is not there.
     """
-    file = Path(path) / CHECKPOINT if Path(path).is_dir() else Path(path)
+    to_device(np.zeros(1, np.float32), device)
+    file = _checkpoint_of(Path(path))
     state = checkpoint.read(file)
     try:
         job = Job.from_dict(state["config"]).with_(device=device)
@@ -203,6 +248,15 @@ def load_model(path: str | os.PathLike[str], device: str = "cpu") -> Trained:
         raise CheckpointError(f"{file}: is damaged or from another version ({error})") from None
     checkpoint.restore(file, state, model)
     return Trained((model.to(device) if device != "cpu" else model).eval(), job, list(state["classes"]))
+
+
+def _checkpoint_of(path: Path) -> Path:
+    """The checkpoint's file, of itself or of a run's directory."""
+    file = path / CHECKPOINT if path.is_dir() else path
+    parts = sorted(part.parent for part in path.glob(f"*/{CHECKPOINT}")) if path.is_dir() and not file.exists() else []
+    if parts:
+        raise CheckpointError(f"{path}: holds several runs; choose one of {', '.join(map(str, parts))}")
+    return file
 
 
 def write_results(directory: Path, results: Mapping[str, Evaluation]) -> None:

@@ -20,15 +20,16 @@ class Progress:
         label: what the bar says first, such as the name of the network.
         total: images in the whole run, all epochs together.
         quiet: show nothing.
+        initial: images before this run was resumed; they count for the bar, not for the rate.
     """
 
-    def __init__(self, label: str, total: int, quiet: bool) -> None:
+    def __init__(self, label: str, total: int, quiet: bool, initial: int = 0) -> None:
         self._label = f"{label}, " if label else ""
         # Where lines cannot be overwritten (a log file), a bar every ten seconds is enough.
         live = sys.stderr.isatty() or "ipykernel" in sys.modules
         self._bar: Any = tqdm(
-            total=total, disable=quiet, unit=" images", bar_format=_FORMAT, dynamic_ncols=True, smoothing=0.05,
-            mininterval=0.2 if live else 10, file=sys.stderr,
+            total=total, initial=initial, disable=quiet, unit=" images", bar_format=_FORMAT, dynamic_ncols=True,
+            smoothing=0.05, mininterval=0.2 if live else 10, file=sys.stderr,
         )  # fmt: skip
 
     def __enter__(self) -> Progress:
@@ -36,11 +37,6 @@ class Progress:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._bar.close()
-
-    def start_at(self, images: int) -> None:
-        """The run continues after so many images."""
-        self._bar.update(images)
-        self._bar.unpause()
 
     def advance(self, images: int, epoch: int, epochs: int, loss: float, accuracy: float) -> None:
         """Count a batch; loss and accuracy are the means of the epoch so far."""

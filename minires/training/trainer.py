@@ -123,8 +123,8 @@ class Trainer:
         samples = min(len(self.train_loader.dataset), len(self.train_loader) * self.train_loader.batch_size)
         if self._sums["images"]:  # in the middle of an epoch: its remaining batches come first
             self.train_loader.load_state_dict(self.train_loader.state_dict())
-        with self._catching_ctrl_c(), Progress(self.label, epochs * samples, self.quiet) as progress:
-            progress.start_at(self.epoch * samples + self._sums["images"])
+        done = self.epoch * samples + self._sums["images"]
+        with self._catching_ctrl_c(), Progress(self.label, epochs * samples, self.quiet, done) as progress:
             while self.epoch < epochs:
                 self.train_loader.set_epoch(self.epoch)
                 self._run_epoch(progress, epochs)

@@ -27,6 +27,7 @@ from minires.training import (
 )
 from minires.training import job as jobs
 from minires.training.presets import CIFAR, DIGITS, PRESETS, Job
+from minires.training.progress import Progress
 from minires.training.sources import open_source
 from tests.training.tiny import TINY
 
@@ -256,3 +257,17 @@ def test_schedules_of_jobs():
     assert all(r[0] == pytest.approx(0.01) and r[3] == 1.0 for r in rates.values())
     assert rates["constant"][-1] == 1.0 and rates["multistep"][-1] == pytest.approx(0.1) and 0 < rates["cosine"][-1] < 0.5
     assert CIFAR.with_(data="cifar100").milestones == (0.4, 0.6)
+
+
+def test_the_rate_after_a_resume_counts_new_images_only(monkeypatch):
+    monkeypatch.setattr("tqdm.std.tqdm.status_printer", lambda *args: lambda text: None)
+    with Progress("", 1_000_000, False, 900_000) as progress:
+        progress.advance(10, 0, 1, 1.0, 0.5)
+        values = progress._bar.format_dict
+    assert (values["initial"], values["n"]) == (900_000, 900_010)
+
+
+def test_a_comparison_needs_a_choice(tmp_path):
+    with pytest.raises(ValueError, match="resnet164 offers no choice of attention"):
+        compare(TINY.with_(model="resnet164"), tmp_path / "none", quiet=True)
+    assert not (tmp_path / "none").exists()
