@@ -6,7 +6,6 @@ import gc
 import threading
 import time
 import weakref
-from typing import Any
 
 import numpy as np
 import pytest
@@ -17,11 +16,7 @@ from minires.autograd import Saved, op
 from minires.device import Array
 from minires.errors import AnomalyError, FreedGraphError, InPlaceError, MissingRuleError
 from minires.tape import Node
-
-
-def leaf(*values: float, dtype: Any = np.float64) -> mr.Tensor:
-    return mr.tensor(np.array(values, dtype=dtype), requires_grad=True)
-
+from tests.engine import leaf
 
 # ------------------------------------------------------------------------------------------------ small graphs
 

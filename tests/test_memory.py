@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from typing import Any
 
 import numpy as np
@@ -10,29 +9,12 @@ import pytest
 
 import minires as mr
 from minires import functional as F
-from minires import memory
 from minires.autograd import op
 from minires.device import Array
 from minires.errors import InPlaceError
+from tests.engine import leaf, refused
 
-
-def leaf(*values: float, dtype: Any = np.float64) -> mr.Tensor:
-    return mr.tensor(np.array(values, dtype=dtype), requires_grad=True)
-
-
-@pytest.fixture(autouse=True)
-def nothing_stays_locked():
-    """Every test gives back all locks, also those in which something fails."""
-    gc.collect()
-    before = len(memory._held)
-    yield
-    gc.collect()
-    assert len(memory._held) == before
-
-
-def refused() -> Any:
-    """The error of a write to locked memory: NumPy's own, or the one that names the op."""
-    return pytest.raises((ValueError, InPlaceError), match=r"read-only|still needs it")
+pytestmark = pytest.mark.usefixtures("nothing_stays_locked")
 
 
 def test_a_raw_array_that_an_op_keeps_is_locked():

@@ -19,7 +19,10 @@ from minires.device import to_device
 from minires.modes import no_grad
 from minires.tensor import Tensor
 
-__all__ = ["Evaluation", "Localisation", "accuracy", "box_share", "energy_in_box", "evaluate", "heatmaps", "pointing_hits"]
+__all__ = [
+    "Evaluation", "Localisation", "accuracy", "box_share", "energy_in_box", "evaluate", "heatmaps", "logits_and_maps",
+    "pointing_hits",
+]  # fmt: skip
 
 Floats = np.ndarray[Any, np.dtype[np.floating[Any]]]
 Boxes = np.ndarray[Any, np.dtype[np.integer[Any]]]
@@ -144,7 +147,7 @@ def evaluate(model: Any, batches: Iterable[Any], loss: Any, localise: bool = Fal
         with no_grad():
             for images, labels, *rest in batches:
                 images, labels = images.to(device), labels.to(device)
-                logits, maps = _forward(model, images, localise)
+                logits, maps = logits_and_maps(model, images) if localise else (model(images), [])
                 n = len(labels)
                 total_loss += float(loss(logits, labels)) * n
                 right += int((_array(logits).argmax(axis=1) == _array(labels)).sum())
@@ -160,17 +163,15 @@ def evaluate(model: Any, batches: Iterable[Any], loss: Any, localise: bool = Fal
     return Evaluation(count, total_loss / count, right / count, modules, area / count if localise else None)
 
 
-def _forward(model: Any, images: Tensor, localise: bool) -> tuple[Any, list[Any]]:
-    """Logits and, if wanted, the maps of every attention module, in one pass."""
-    if not localise:
-        return model(images), []
+def logits_and_maps(model: Any, images: Tensor) -> tuple[Any, list[Any]]:
+    """Logits and the maps of every attention module, from one pass."""
     caught: list[Any] = []
     handle = model.register_forward_hook(lambda module, inputs, output: caught.append(output))
     try:
         maps = list(model.masks(images))
     finally:
         handle.remove()
-    return (caught[-1] if caught else model(images)), maps
+    return caught[-1], maps
 
 
 def _add_localisation(sums: dict[str, Any], maps: list[Any], boxes: Boxes, size: tuple[int, int]) -> None:

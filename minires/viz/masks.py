@@ -15,7 +15,7 @@ import numpy as np
 
 from minires.device import to_device
 from minires.tensor import Tensor
-from minires.training.metrics import heatmaps
+from minires.training.metrics import heatmaps, logits_and_maps
 from minires.viz.figure import BLACK, FEATURES, GREY, MASK, SERIES, Picture
 
 __all__ = ["masks"]
@@ -53,12 +53,12 @@ def masks(
     x = images if isinstance(images, Tensor) else Tensor(np.asarray(images))
     if x.ndim != 4 or not len(x):
         raise ValueError(f"masks: expected images (N, C, H, W) and at least one, got shape {x.shape}")
-    logits, maps = _run(model, x)
+    logits, maps = logits_and_maps(model, x)
     if not maps:
         raise ValueError("masks: this network has no attention modules to draw")
     pictures = _array(x if shown is None else shown)
     sheet = _Sheet(len(x), maps)
-    titles = _titles(logits.argmax(axis=1), labels, classes)
+    titles = _titles(_array(logits).argmax(axis=1), labels, classes)
     frames = [None] * len(x) if boxes is None else list(_array(boxes))
     size = (int(x.shape[2]), int(x.shape[3]))
     peaks = [_peaks(module, size) for module in maps]
@@ -185,17 +185,6 @@ def _extent(cells: tuple[int, ...], size: tuple[int, int]) -> tuple[float, float
     )
     left, top = (0.0 if cells[1] > 1 else right), (0.0 if cells[0] > 1 else bottom)
     return left - half_width, right + half_width, bottom + half_height, top - half_height
-
-
-def _run(model: Any, x: Tensor) -> tuple[Array, list[Any]]:
-    """Logits and attention maps, from one pass."""
-    caught: list[Any] = []
-    handle = model.register_forward_hook(lambda module, inputs, output: caught.append(output))
-    try:
-        maps = list(model.masks(x))
-    finally:
-        handle.remove()
-    return _array(caught[-1]), maps
 
 
 def _peaks(module: Any, size: tuple[int, int]) -> list[Any]:
