@@ -44,7 +44,7 @@ from minires.tensor import Tensor
 
 if TYPE_CHECKING:
     from minires import checking, data, models, nn, optim, training, viz
-    from minires.checking import gradcheck
+    from minires.checking import gradcheck, gradcheck_model, gradcheck_pair
     from minires.io import load, save
 
 __version__ = "0.1.0"
@@ -73,6 +73,8 @@ __all__ = [
     "get_rng_state",
     "grad",
     "gradcheck",
+    "gradcheck_model",
+    "gradcheck_pair",
     "int8",
     "int16",
     "int32",
@@ -106,7 +108,8 @@ __all__ = [
 
 #: name -> the module that has it, for what is imported on first use
 _LAZY = {name: f"minires.{name}" for name in ("checking", "data", "models", "nn", "optim", "training", "viz")}
-_LAZY |= {"gradcheck": "minires.checking", "load": "minires.io", "save": "minires.io"}
+_LAZY |= {name: "minires.checking" for name in ("gradcheck", "gradcheck_model", "gradcheck_pair")}
+_LAZY |= {"load": "minires.io", "save": "minires.io"}
 
 
 def __getattr__(name: str) -> Any:

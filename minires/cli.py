@@ -1,4 +1,4 @@
-"""The ``minires`` command: train, evaluate, look at masks, describe a network.
+"""The ``minires`` command: train, evaluate, look at masks, describe a network, check a gradient.
 
 Whatever a user can get wrong (an option, a file, a device) ends in one line on standard error and exit code 2; Ctrl-C ends
 in what was saved, and exit code 130. Nothing heavy is imported before it is needed, so help and errors come at once.
@@ -32,6 +32,7 @@ commands:
   evaluate CHECKPOINT         measure a trained network on its test set
   masks CHECKPOINT IMAGE...   draw where a trained network looks on your own pictures
   info [MODEL]                the layers of a network: output shapes, parameters, multiply-adds
+  gradcheck FILE.py           check a backward pass that you wrote by hand, and name the mistake
   doctor                      versions and devices, for a bug report
 
 example:
@@ -58,6 +59,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not arguments:
         print(OVERVIEW, end="")
         return 0
+    if arguments[0] == "gradcheck":  # has options, messages and exit codes of its own
+        from minires.checking import command
+
+        return command.main(arguments[1:])
     try:
         options = _parser().parse_args(arguments)
     except SystemExit as stop:  # argparse has printed its line (or the help)
@@ -324,6 +329,7 @@ def _parser() -> argparse.ArgumentParser:
     info.add_argument("model", metavar="MODEL", nargs="?", help="name of a model, or a checkpoint; none lists the models")
     info.add_argument("--size", type=_whole, help="height and width of the input in pixels")
     info.add_argument("--depth", type=_whole, help="show modules down to this depth only")
+    commands.add_parser("gradcheck", help="check a backward pass that you wrote by hand, and name the mistake")
     doctor = commands.add_parser("doctor", help="versions and devices, for a bug report")
     for command in (evaluate, masks):
         command.add_argument("--device", default="cpu", help="cpu (default), cuda or cuda:N")

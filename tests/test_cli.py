@@ -45,7 +45,7 @@ def run(*arguments, capsys):
 def test_no_command_lists_the_commands(capsys):
     code, out, err = run(capsys=capsys)
     assert code == 0 and not err
-    for command in ("train", "evaluate", "masks", "info", "doctor"):
+    for command in ("train", "evaluate", "masks", "info", "gradcheck", "doctor"):
         assert re.search(rf"^  {command} .*\w", out, re.MULTILINE)
     assert "python -m minires train" in out
     listed = set(re.findall(r"^  ([a-z]+) ", out.split("example")[0], re.MULTILINE))

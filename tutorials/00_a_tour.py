@@ -26,7 +26,7 @@
 #
 # * make a Tensor, compute with it, and get a derivative out of it;
 # * find the derivative of any operation in the source of minires, and read it;
-# * check a gradient against the definition of the derivative, and see what a failed check looks like;
+# * check a gradient against the definition of the derivative, and read what a failed check says about the mistake;
 # * train a small Residual Attention Network, look at its masks, and *measure* whether they find the object;
 # * write an operation of your own with a derivative of your own, and prove to yourself that it is right.
 #
@@ -132,8 +132,9 @@ print(F.sigmoid.source)
 mr.gradcheck(F.sigmoid, rng.normal(size=(2, 3)))
 
 # %% [markdown]
-# All six elements agree. (The reference is called "complex step" here: a nudge in the imaginary direction, which needs no
-# subtraction and is therefore exact to the last digits. A later notebook is all about this.)
+# All six elements agree, here and at a second, random point nearby, which makes twelve. (The reference is called "complex
+# step" here: a nudge in the imaginary direction, which needs no subtraction and is therefore exact to the last digits. A
+# later notebook is all about this.)
 #
 # A check that has never failed has not shown that it can. So let us plant a bug. Below is a sigmoid of our own, with a mistake
 # that nearly everybody makes once: the rule returns $\sigma'(x)$ and forgets to multiply by `dy`.
@@ -153,10 +154,35 @@ report = mr.gradcheck(forgetful_sigmoid, rng.normal(size=(2, 3)))
 report
 
 # %% [markdown]
-# Caught: the report names the input, counts the elements that are wrong, and shows the worst one.
+# Caught, and not only that: the report says *what kind* of mistake it is, `ignores_upstream`, and how to mend it. It did not even
+# have to compute a derivative. A rule must give 0 if `dy` is 0, and this one does not.
+#
+# Another mistake that nearly everybody makes once. We know $\sigma' = \sigma\,(1 - \sigma)$, so let us write it down, in a hurry:
+
+# %%
+@mr.op
+def hasty_sigmoid(input: mr.Array) -> mr.Array:
+    return 1 / (1 + np.exp(-input))
+
+
+@hasty_sigmoid.backward
+def _(dy, input):
+    return dy * input * (1 - input)  # the bug: this is x (1 − x)
+
+
+mr.gradcheck(hasty_sigmoid, rng.normal(size=(2, 3)))
+
+# %% [markdown]
+# The report names the input, counts the elements that are wrong and shows the worst one: what the rule gives there (`analytic`), what
+# it should give (`numeric`), and how far apart the two may be. Nobody had to choose that tolerance; it follows from measured rounding
+# errors. The picture shows where it is wrong, and below it the whole *Jacobian*, the table of how each output depends on each input.
+# For an operation that works element by element, that is a diagonal. It is one here too, with the wrong numbers on it. Then there is
+# the diagnosis: the rule computes $x(1 - x)$, where $y(1 - y)$ is needed.
+#
+# There are some forty such names. [The checker's page](../docs/gradcheck.md) explains each of them, and how the checker finds out.
 #
 # Here is something worth remembering. The most obvious way to check a gradient is to sum up the output and call `backward()`.
-# Then every element of `dy` is 1, and a rule that forgets to multiply by 1 is ... right:
+# Then every element of `dy` is 1, and the first of our two sigmoids, which forgets to multiply by 1, is ... right:
 
 # %%
 x = mr.tensor(rng.normal(size=(2, 3)), requires_grad=True)
@@ -332,7 +358,8 @@ except mr.errors.DeviceError as error:
 # 1. On paper: differentiate $x\cdot\sigma(x)$ with the product rule. You know $\sigma'$ from section 2.
 # 2. In code: fill in the function below. `dy` is the gradient that arrives, `input` is $x$. Compute with `F.sigmoid` and
 #    ordinary operators (a rule may be run on Tensors as well as on arrays, so no `np.` in here).
-# 3. Run the check. If it complains, read what it says; it is on your side.
+# 3. Run the check. If it complains, it names the kind of mistake. That is a hint and not yet the answer: look the name up in
+#    [the list](../docs/gradcheck.md#the-mistakes-it-knows). If you want to be told in a whole sentence, take `hints="class"` out.
 #
 # (In the published notebook the solution is filled in: cover it, or delete the lines between the two `###` marks, before you try.)
 
@@ -362,9 +389,9 @@ import minires as mr
 
 numbers = np.random.default_rng(7).normal(size=(3, 4)) * 2
 assert np.allclose(my_silu(numbers), numbers / (1 + np.exp(-numbers))), "the forward computation was changed: it is x·σ(x)"
-report = mr.gradcheck(my_silu, numbers)
+report = mr.gradcheck(my_silu, numbers, hints="class")
 print(report)
-assert report, "the gradient is not right yet: see the report above"
+assert report, "the gradient is not right yet: the report above names the mistake"
 assert mr.gradcheck(my_silu, numbers, order=2), "the gradient is right, but its own gradient is not: use no np. in the rule"
 print("Well done: your rule is the derivative, and it can itself be differentiated.")
 
@@ -378,7 +405,8 @@ print("Well done: your rule is the derivative, and it can itself be differentiat
 # * A `Tensor` remembers which operation made it; `backward()` walks that memory from the loss to the numbers that caused it.
 # * Each operation has one rule, `dy` times its own derivative, and the rule's parameters say what is kept. `F.name.source`
 #   shows it, or the file in which it lives.
-# * A gradient check compares a rule with the definition of the derivative. Use a random `dy`: ones hide mistakes.
+# * A gradient check compares a rule with the definition of the derivative, and names the mistake. It uses a random `dy`: ones
+#   hide mistakes.
 # * An attention module weighs its features, $H = (1 + M)\cdot F$; the mask learns by itself where to look, and that can be
 #   measured.
 #

@@ -369,6 +369,27 @@ f, m = rng.normal(size=(2, 3, 4, 5)), rng.uniform(size=(2, 3, 4, 5))  # (N, C, H
 mr.gradcheck(F.residual_attention, (f, m))
 
 # %% [markdown]
+# And what if somebody writes the right formula, but takes the gradients from naive attention? The forward pass is residual, the rule has
+# forgotten the 1. Nothing crashes, the shapes agree, a network would even learn, only worse. The checker has a name for it:
+
+# %%
+@mr.op
+def half_hearted_attention(trunk: mr.Array, mask: mr.Array) -> mr.Array:
+    return (1 + mask) * trunk
+
+
+@half_hearted_attention.backward
+def _(dy, trunk, mask):
+    return dy * mask, dy * trunk  # the bug: the first should be dy * (1 + mask)
+
+
+print(mr.gradcheck(half_hearted_attention, (f, m)))
+
+# %% [markdown]
+# `identity_branch_lost`: the features reach the output along two paths, $H = F + M\cdot F$, and the gradient of one of them is missing. It is just
+# the path that gave residual attention its name.
+
+# %% [markdown]
 # ### A mask of zeros changes nothing
 #
 # Put $M = 0$: then $H = F$, and $\mathrm dF = g$. The module is then just its trunk, as if there were no mask branch at all, so it can always
@@ -585,6 +606,8 @@ panels(rows, kind=dict.fromkeys(list(rows)[5:], "mask"), boxes=frames, columns=5
 # 1. $\mathrm dF$: which of the formulas above do you need?
 # 2. $\mathrm dz$: there is one link more in the chain. First the gradient of the mask, then that of the sigmoid.
 # 3. Fill in the rule. It returns both gradients, in the order of the inputs. Use `F.sigmoid` and ordinary operators.
+# 4. Run the check. For each gradient that is wrong it names the kind of mistake; [the list](../docs/gradcheck.md#the-mistakes-it-knows) says what
+#    the names mean. Without `hints="class"` it says a whole sentence.
 #
 # (In the published notebook the solution is filled in: cover it, or delete the lines between the two `###` marks, before you try.)
 #
@@ -622,9 +645,9 @@ draw = np.random.default_rng(11)
 features, scores = draw.normal(size=(2, 3, 4, 5)), 2 * draw.normal(size=(2, 3, 4, 5))
 expected = features * (1 + 1 / (1 + np.exp(-scores)))
 assert np.allclose(soft_gate(features, scores), expected), "the forward computation was changed: it is (1 + σ(z))·F"
-report = mr.gradcheck(soft_gate, (features, scores))
+report = mr.gradcheck(soft_gate, (features, scores), hints="class")
 print(report)
-assert report, "not right yet: the report above says which of the two gradients is wrong, and by how much"
+assert report, "not right yet: the report above says which of the two gradients is wrong, and names the mistake"
 assert mr.gradcheck(soft_gate, (features, scores), order=2), "right, but not differentiable once more: use no np. in the rule"
 print("Well done: both gradients are right.")
 

@@ -1,220 +1,347 @@
 """``gradcheck``: is the gradient that the backward pass computes the derivative of what the forward pass computes?
 
-The upstream gradient is random, never ones: with ones, a softmax whose gradient is always zero passes, and so does a
-sigmoid that ignores its upstream. Every element of every input is compared, and a difference counts only where the
-numeric reference can be trusted.
+The upstream gradient is random, never ones: with ones, a softmax whose gradient is always zero passes, and so does a sigmoid
+that ignores its upstream. There is no tolerance to choose: the errors of both sides are measured. And a difference is not
+held against the backward where the function has a kink, or where the reference does not agree with itself.
 """
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from functools import partial
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from minires.autograd import enable_grad, grad, no_grad
-from minires.checking.numeric import complex_step, complex_step_works, is_kink, richardson
-from minires.tensor import Tensor
+from minires.checking import diagnosis
+from minires.checking.compare import Comparison, InputComparison, Plan, compare, one_hot_jacobian
+from minires.checking.contract import Contract, examine, look_at_the_other_dtype
+from minires.checking.diagnosis.case import Case, View
+from minires.checking.reference import flat
+from minires.checking.report import HINTS, Coverage, Diagnosis, InputReport, Maps, Report
+from minires.checking.subject import Pair, Subject, TensorFunction, Values, order_two
 
-__all__ = ["InputReport", "Report", "gradcheck"]
+__all__ = ["gradcheck", "gradcheck_pair"]
 
-
-@dataclass(frozen=True)
-class InputReport:
-    """The comparison for one input.
-
-    Attributes:
-        name: the parameter's name in the function's signature.
-        shape: of the input.
-        verdict: "right", "wrong", or "undecidable" if every element lies at a kink.
-        bad: number of elements whose gradient is wrong.
-        kinks: number of elements that were left out because the function has no derivative there.
-        size: number of elements.
-        worst: index of the element that is furthest off, measured in tolerances.
-        analytic: the backward pass's gradient there.
-        numeric: the reference there.
-        tolerance: how far apart the two may be there.
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    verdict: str
-    bad: int
-    size: int
-    worst: tuple[int, ...]
-    analytic: float
-    numeric: float
-    tolerance: float
-    kinks: int = 0
+Array = np.ndarray[Any, Any]
+SMALL = 64  # rows and columns up to which a Jacobian is kept for the picture
 
 
 @dataclass(frozen=True)
-class Report:
-    """What :func:`gradcheck` found. ``bool(report)`` is True if every gradient is right."""
-
-    function: str
+class _Settings:
+    mode: str
     reference: str
-    order: int
+    dtype: Any
     seed: int
-    inputs: list[InputReport] = field(default_factory=list)
+    points: int
+    variants: Any
+    hints: str
+    max_seconds: float
 
-    @property
-    def ok(self) -> bool:
-        """Whether every gradient is right."""
-        return all(i.verdict == "right" for i in self.inputs)
-
-    @property
-    def verdict(self) -> str:
-        """The words "right", "wrong" or, if nothing is wrong but something could not be checked, "undecidable"."""
-        verdicts = {i.verdict for i in self.inputs}
-        return "wrong" if "wrong" in verdicts else "undecidable" if "undecidable" in verdicts else "right"
-
-    def __bool__(self) -> bool:
-        return self.ok
-
-    def __str__(self) -> str:
-        what = "gradient" if self.order == 1 else "second derivative"
-        lines = [f"{what} of {self.function}: {self.verdict} (reference: {self.reference}, seed {self.seed})"]
-        for i in self.inputs:
-            line = f"  {i.name:<12} {i.shape!s:<16} {i.verdict}"
-            if i.verdict == "wrong":
-                line += f"  {i.bad} of {i.size} elements; worst at {i.worst}: "
-                line += f"backward gives {i.analytic:.6g}, should be {i.numeric:.6g} ± {i.tolerance:.1g}"
-            if i.kinks:
-                line += f"  ({i.kinks} of {i.size} elements lie at a kink, where there is no derivative to compare with)"
-            lines.append(line)
-        return "\n".join(lines)
-
-    __repr__ = __str__
-
-    def raise_if_wrong(self) -> None:
-        """Raise AssertionError with the report as its text if a gradient is wrong."""
-        if not self.ok:
-            raise AssertionError(str(self))
+    def __post_init__(self) -> None:
+        if self.mode not in ("auto", "full", "directions"):
+            raise ValueError(f"gradcheck: mode must be 'auto', 'full' or 'directions', got {self.mode!r}")
+        if self.hints not in HINTS:
+            raise ValueError(f"gradcheck: hints must be one of {', '.join(map(repr, HINTS))}, got {self.hints!r}")
+        if self.points < 1:
+            raise ValueError(f"gradcheck: points must be at least 1, got {self.points!r}")
+        if not (self.variants is None or self.variants == "auto" or isinstance(self.variants, Mapping)):
+            raise ValueError(f"gradcheck: variants must be 'auto', None or a dict of functions, got {self.variants!r}")
+        if self.dtype is not None and np.dtype(self.dtype) not in (np.float32, np.float64):
+            raise ValueError(f"gradcheck: dtype must be float32 or float64, got {np.dtype(self.dtype)}")
 
 
-def gradcheck(fn: Callable[..., Any], inputs: Any, *, order: int = 1, seed: int = 0) -> Report:
-    """Compare the gradients of ``fn`` with numeric derivatives, element by element, in float64.
+def gradcheck(
+    fn: Callable[..., Any],
+    inputs: Any,
+    *,
+    params: Any = None,
+    mode: str = "auto",
+    reference: str = "auto",
+    dtype: Any = None,
+    order: int = 1,
+    seed: int = 0,
+    points: int = 2,
+    variants: Any = "auto",
+    hints: str = "full",
+    max_seconds: float = 10.0,
+) -> Report:
+    """Compare the gradients of a function of Tensors with numeric derivatives, element by element, and name the mistake.
 
     Args:
-        fn: takes Tensors, returns a Tensor or a tuple of Tensors. It must be deterministic.
-        inputs: a tuple of arrays or Tensors (or a single one); converted to float64. Integer and boolean ones are passed
-            on as they are.
+        fn: takes Tensors, returns a Tensor or a tuple of Tensors; an op, a function or a module (whose parameters are then
+            checked too). It must be deterministic; minires' own generator is set back before every call.
+        inputs: a tuple of arrays or Tensors (or a single one), or a dict of them by name. Integer and boolean ones are
+            passed on as they are.
+        params: a dict of keyword options for ``fn``; or Tensors that it uses (a list, or a module), to be checked too.
+        mode: "full" compares every element, "directions" random elements and random directions through all of them, "auto"
+            is "full" if there is time.
+        reference: "complex" (the complex step), "richardson" (differences), or "auto", the best that works.
+        dtype: float64 or float32, in which the backward runs; None for that of the inputs.
         order: 1 checks the gradient, 2 the gradient of the gradient.
-        seed: of the random upstream gradient.
+        seed: of everything random in the check.
+        points: how many points to look at: the given one, and random ones near it.
+        variants: alternatives to try as explanations of a wrong gradient: "auto" changes the keyword options in turn, None
+            tries none, a dict gives name → function like ``fn``.
+        hints: how much the printed report gives away: "verdict", "where", "class" or "full".
+        max_seconds: how long it may take, roughly.
 
     Returns:
         A :class:`Report`; print it, or use it as a truth value.
 
     Raises:
-        ValueError: no input is floating point, or no output depends on one.
+        ValueError: no input is floating point or no output depends on one; or an argument is not among those allowed.
+        TypeError: ``fn`` does not return Tensors.
     """
-    given = inputs if isinstance(inputs, tuple) else (inputs,)
-    values = [np.asarray(v.data if isinstance(v, Tensor) else v) for v in given]
-    wanted = [i for i, v in enumerate(values) if v.dtype.kind == "f"]
-    if not wanted:
-        raise ValueError("gradcheck: none of the inputs is floating point, so there is no gradient to check")
-    values = [v.astype(np.float64) if i in wanted else v for i, v in enumerate(values)]
-    names = _names(fn, len(values))
-    if order == 2:
-        fn, values, wanted, names = _first_gradient(fn, values, wanted, names, seed)
-    elif order != 1:
+    settings = _Settings(mode, reference, dtype, seed, points, variants, hints, max_seconds)
+    if order not in (1, 2):
         raise ValueError(f"gradcheck: order must be 1 or 2, got {order!r}")
-    rng = np.random.default_rng(seed)
-    with no_grad():
-        upstream = [rng.standard_normal(o.shape) for o in _outputs(fn, values)]
-
-    def loss(arrays: list[Any]) -> Any:
-        with no_grad():
-            return sum((o.data * g).sum() for o, g in zip(_outputs(fn, arrays), upstream, strict=True))
-
-    analytic = _backward(fn, values, wanted, upstream)
-    exact = complex_step_works(loss, values, rng)
-    name = getattr(fn, "__name__", type(fn).__name__)
-    report = Report(name, "complex step" if exact else "Richardson differences", order, seed)
-    for i, gradient in zip(wanted, analytic, strict=True):
-        if exact:
-            numeric = complex_step(loss, values, i)
-            error = np.zeros(numeric.shape)
-        else:
-            numeric, error = richardson(loss, values, i)
-        scale = np.abs(numeric) + (np.abs(numeric).max() if numeric.size else 0.0)
-        tolerance = 10 * error + 1e-9 * scale + 1e-12
-        report.inputs.append(_compare(names[i], gradient, numeric, tolerance, partial(is_kink, loss, values, i)))
-    return report
-
-
-def _compare(
-    name: str, analytic: Any, numeric: Any, tolerance: Any, at_kink: Callable[[tuple[int, ...]], bool]
-) -> InputReport:
-    bad = ~(np.abs(analytic - numeric) <= tolerance)  # so that a NaN is bad
-    kinks = [index for index in zip(*np.nonzero(bad), strict=True) if at_kink(index)]  # only where it matters
-    for index in kinks:
-        bad[index] = False
-    if not analytic.size:
-        return InputReport(name, analytic.shape, "right", 0, 0, (), 0.0, 0.0, 0.0)
-    off = np.where(bad, np.where(np.isnan(analytic), np.inf, np.abs(analytic - numeric) / tolerance), 0)
-    worst = tuple(int(k) for k in np.unravel_index(np.argmax(off), off.shape))
-    verdict = "wrong" if bad.any() else "undecidable" if len(kinks) == analytic.size else "right"
-    found = (float(analytic[worst]), float(numeric[worst]), float(tolerance[worst]))
-    return InputReport(name, analytic.shape, verdict, int(bad.sum()), analytic.size, worst, *found, len(kinks))
-
-
-def _outputs(fn: Callable[..., Any], arrays: list[Any]) -> list[Tensor]:
-    """The floating point outputs of ``fn``, called with Tensors over ``arrays``."""
-    result = fn(*(Tensor(np.asarray(a)) for a in arrays))
-    outputs = result if isinstance(result, tuple | list) else (result,)
-    for o in outputs:
-        if not isinstance(o, Tensor):
-            raise TypeError(f"gradcheck: the function must return Tensors, got {type(o).__name__}")
-    return [o for o in outputs if o.dtype.kind in "fc"]
-
-
-def _backward(fn: Callable[..., Any], values: list[Any], wanted: list[int], upstream: list[Any]) -> list[Any]:
-    """What the backward pass says: one array per wanted input (zeros where the output does not depend on it)."""
-    tensors = [Tensor(v.copy(), requires_grad=i in wanted) for i, v in enumerate(values)]
-    result = fn(*tensors)
-    outputs = [o for o in (result if isinstance(result, tuple | list) else (result,)) if o.dtype.kind in "fc"]
-    pairs = [(o, Tensor(g)) for o, g in zip(outputs, upstream, strict=True) if o.requires_grad]
-    if not pairs:
-        raise ValueError("gradcheck: no output depends on a floating point input in a way that the graph recorded")
-    found = grad([o for o, _ in pairs], [tensors[i] for i in wanted], [g for _, g in pairs], allow_unused=True)
-    return [np.zeros(values[i].shape) if g is None else g.numpy() for i, g in zip(wanted, found, strict=True)]
-
-
-def _first_gradient(
-    fn: Callable[..., Any], values: list[Any], wanted: list[int], names: list[str], seed: int
-) -> tuple[Callable[..., Any], list[Any], list[int], list[str]]:
-    """The gradient of ``fn`` as a function of its inputs and of the upstream gradient, to be checked in its turn."""
-    rng = np.random.default_rng(seed + 1)
-    with no_grad():
-        seeds = [rng.standard_normal(o.shape) for o in _outputs(fn, values)]
-    count = len(values)
-
-    def gradient(*tensors: Tensor) -> tuple[Tensor, ...]:
-        with enable_grad():
-            xs = list(tensors[:count])
-            for i in wanted:
-                xs[i] = xs[i] if xs[i].requires_grad else xs[i].detach().requires_grad_()
-            result = fn(*xs)
-            outputs = [o for o in (result if isinstance(result, tuple | list) else (result,)) if o.dtype.kind in "fc"]
-            found = grad(outputs, [xs[i] for i in wanted], list(tensors[count:]), create_graph=True, allow_unused=True)
-        return tuple(g for g in found if g is not None)
-
-    gradient.__name__ = getattr(fn, "__name__", type(fn).__name__)
-    upstream_names = [f"grad_output{i}" if len(seeds) > 1 else "grad_output" for i in range(len(seeds))]
-    return gradient, [*values, *seeds], [*wanted, *range(count, count + len(seeds))], [*names, *upstream_names]
-
-
-def _names(fn: Callable[..., Any], count: int) -> list[str]:
-    """Parameter names of ``fn``, as far as its signature tells."""
-    fn = getattr(fn, "forward", fn) if hasattr(fn, "named_parameters") else fn  # a module's inputs are those of forward()
+    subject = TensorFunction(fn, inputs, params)
+    if order == 2:
+        subject = order_two(subject, seed)
     try:
-        found = inspect.signature(fn).parameters.values()
-        parameters = [p.name for p in found if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
-    except (TypeError, ValueError):
-        parameters = []
-    return [parameters[i] if i < len(parameters) else f"input{i}" for i in range(count)]
+        with np.errstate(all="ignore"):
+            return _check(subject, settings, order)
+    finally:
+        subject.close()
+
+
+def gradcheck_pair(
+    forward: Callable[..., Any],
+    backward: Callable[..., Any],
+    inputs: Any,
+    *,
+    params: Any = None,
+    mode: str = "auto",
+    reference: str = "auto",
+    dtype: Any = None,
+    order: int = 1,
+    seed: int = 0,
+    points: int = 2,
+    variants: Any = "auto",
+    hints: str = "full",
+    max_seconds: float = 10.0,
+) -> Report:
+    """Compare a backward in plain NumPy with the derivatives of its forward, element by element, and name the mistake.
+
+    Args:
+        forward: ``forward(inputs, **options)`` takes a tuple of arrays and returns an array or a tuple of arrays;
+            ``forward(x, w, **options)`` is understood too.
+        backward: ``backward(inputs, grad_output, **options)`` returns one gradient per input, in a tuple (None for an
+            integer input); ``backward(x, w, grad_output)`` and ``backward(grad_output, x, w)`` are understood too.
+        inputs: as in :func:`gradcheck`.
+        params: a dict of the keyword options that both are called with.
+        mode: see :func:`gradcheck`, as for the others.
+        reference: see there.
+        dtype: see there.
+        order: only 1; there is nothing to differentiate in plain NumPy.
+        seed: see there.
+        points: see there.
+        variants: see there; the functions in a dict are like ``forward``.
+        hints: see there.
+        max_seconds: see there.
+
+    Returns:
+        A :class:`Report`.
+
+    Raises:
+        ValueError: as :func:`gradcheck`; or the forward is not deterministic.
+    """
+    if order != 1:
+        raise ValueError(f"gradcheck_pair: order must be 1, got {order!r}; a second derivative needs a function of Tensors")
+    settings = _Settings(mode, reference, dtype, seed, points, variants, hints, max_seconds)
+    with np.errstate(all="ignore"):
+        return _check(Pair(forward, backward, inputs, params), settings, order)
+
+
+# ------------------------------------------------------------------------------------ one check
+
+
+def _check(subject: Subject, settings: _Settings, order: int) -> Report:
+    started = time.perf_counter()
+    rng = np.random.default_rng([settings.seed, len(subject.values)])  # not the numbers that the inputs were drawn from
+    first = subject.values[subject.wanted[0]]
+    dtype = np.dtype(settings.dtype or (first.dtype if first.dtype in (np.float32, np.float64) else np.float64))
+    base = subject.at(subject.at(subject.values, dtype), np.float64)
+    contract = examine(subject, subject.at(base, dtype), rng)
+    usable = not all(contract.is_fatal(k) and not _has_shape(contract, k) for k in range(len(subject.wanted)))
+    comparisons: list[Comparison] = []
+    if usable:
+        comparisons = _compare_points(subject, base, dtype, settings, rng, started)
+    reports = [_one_report(subject, k, contract, comparisons, settings, rng, started) for k in range(len(subject.wanted))]
+    name = "not needed" if not comparisons else (
+        "complex step" if all(c.reference.is_complex for c in comparisons) else "Richardson differences"
+    )  # fmt: skip
+    of = sum(subject.values[i].size for i in subject.wanted) * max(len(comparisons), 1)
+    coverage = Coverage(
+        sum(c.elements for c in comparisons), of, sum(c.directions for c in comparisons), max(len(comparisons), 1),
+        len(comparisons[0].upstream) if comparisons else 1, dtype.name,
+    )  # fmt: skip
+    notes = look_at_the_other_dtype(subject, base, dtype, rng) if settings.dtype is None else ()
+    seconds = time.perf_counter() - started
+    return Report(subject.name, name, order, settings.seed, coverage, reports, settings.hints, seconds, notes=notes)
+
+
+def _compare_points(
+    subject: Subject, base: Values, dtype: Any, settings: _Settings, rng: np.random.Generator, started: float
+) -> list[Comparison]:
+    plan = _plan(subject, base, dtype, settings)
+    found = [compare(subject, base, plan, rng)]
+    for _ in range(settings.points - 1):
+        spent = time.perf_counter() - started
+        if spent > 0.45 * settings.max_seconds:
+            break
+        another = _nearby_comparison(subject, base, plan, rng, found[0])
+        if another is not None:
+            found.append(another)
+    return found
+
+
+def _plan(subject: Subject, base: Values, dtype: Any, settings: _Settings) -> Plan:
+    """Time a forward pass, and see whether every element can be compared."""
+    clock = time.perf_counter()
+    subject.forward([v.copy() for v in base])
+    once = time.perf_counter() - clock
+    clock = time.perf_counter()
+    subject.forward([v.copy() for v in base])
+    once = min(once, time.perf_counter() - clock)
+    size = sum(base[i].size for i in subject.wanted)
+    needed = size * once * (10 if settings.reference == "richardson" else 4)
+    full = settings.mode == "full" or (settings.mode == "auto" and needed < 0.5 * settings.max_seconds)
+    return Plan(dtype, full, 0.4 * settings.max_seconds / max(settings.points, 1), settings.reference)
+
+
+def _nearby_comparison(
+    subject: Subject, base: Values, plan: Plan, rng: np.random.Generator, first: Comparison
+) -> Comparison | None:
+    """The comparison at a random point near the given one, if there is one where the function is finite."""
+    for boldness in (0.2, 0.02, 0.0):
+        values = [_nearby(v, boldness, rng) if i in subject.wanted else v for i, v in enumerate(base)]
+        values = subject.at(subject.at(values, plan.dtype), np.float64)
+        try:
+            with np.errstate(all="ignore"):
+                outputs = subject.forward([v.copy() for v in values])
+            same_shapes = [o.shape for o in outputs] == [o.shape for o in first.reference.outputs]
+            if same_shapes and np.array_equal(np.isfinite(flat(outputs)), first.reference.finite):
+                return compare(subject, values, plan, rng)
+        except Exception:
+            continue
+    return None
+
+
+def _nearby(values: Array, boldness: float, rng: np.random.Generator) -> Array:
+    """Numbers like the given ones: mixed among themselves, so that their range stays, and moved a little beyond."""
+    finite = np.isfinite(values)
+    if not finite.all():
+        moved = values.copy()
+        moved[finite] = _nearby(values[finite], boldness, rng)
+        return moved
+    if not values.size:
+        return values.copy()
+    shuffled = [rng.permutation(values.reshape(-1)).reshape(values.shape) for _ in range(2)]  # the input's shape
+    share = rng.uniform(0, 1, values.shape)
+    mixed = share * shuffled[0] + (1 - share) * shuffled[1]
+    size = float(np.sqrt(np.mean(values**2))) or boldness
+    moved = mixed + boldness * size * rng.uniform(-1, 1, values.shape)
+    if boldness and values.min() > 0:
+        moved = mixed * (1 + boldness * rng.uniform(-1, 1, values.shape))
+    return moved
+
+
+# ------------------------------------------------------------------------------------ one input's report
+
+
+def _one_report(
+    subject: Subject, k: int, contract: Contract, comparisons: list[Comparison], settings: _Settings,
+    rng: np.random.Generator, started: float,
+) -> InputReport:  # fmt: skip
+    i = subject.wanted[k]
+    name, shape, size = subject.names[i], subject.values[i].shape, subject.values[i].size
+    faults = list(contract.faults[k])
+    found = [(c, part) for c in comparisons if (part := c.inputs[k]) is not None]
+    if not found:
+        verdict = "wrong" if faults else "right"
+        return InputReport(name, shape, verdict, size if faults else 0, size, diagnosis=tuple(faults))
+    _, part = max(found, key=lambda pair: int(pair[1].bad.sum()))
+    bad = int(part.bad.sum())
+    wrong = any(p.bad.any() or p.crooked for _, p in found)
+    decided = any((p.checked & ~p.kink & ~p.unknown).any() for _, p in found)
+    verdict = "wrong" if wrong or faults else "right" if decided or not size else "undecidable"
+    summed = next((d for d in faults if d.label == "shape"), None)
+    if summed is not None and not wrong and _was_broadcast(summed):
+        faults[faults.index(summed)] = Diagnosis(
+            "missing_broadcast_sum", f"has the broadcast shape {summed.evidence['found']}; it is right after summing over "
+            f"the axes along which {name} {shape} was broadcast", summed.evidence)  # fmt: skip
+    if any((p.bad & ~np.isfinite(p.analytic).all(axis=0)).any() for _, p in found):
+        faults.append(_not_finite([p for _, p in found]))
+        wrong = False
+    error = jacobians = None
+    if wrong and not (contract.is_fatal(k) and not summed):
+        explained, error, jacobians = _diagnose(subject, k, found, comparisons, settings, rng, started)
+        faults += explained
+    maps = None
+    if size:
+        u = 0
+        tolerance = np.where(part.kink | part.unknown | ~part.checked, np.inf, part.tolerance[u])
+        maps = Maps(part.analytic[u].reshape(shape), part.middle[u].reshape(shape), tolerance.reshape(shape), error,
+                    jacobians)  # fmt: skip
+    kinks, unknown = int(found[0][1].kink.sum()), int(found[0][1].unknown.sum())
+    unchecked = int((~part.checked).sum())
+    return InputReport(name, shape, verdict, bad, size, kinks, unknown, unchecked, part.worst(shape), tuple(faults), maps)
+
+
+def _has_shape(contract: Contract, k: int) -> bool:
+    """Whether a gradient has only a wrong shape, so that it may turn out right after summing."""
+    return all(d.label == "shape" and "found" in d.evidence for d in contract.faults[k])
+
+
+def _not_finite(parts: list[InputComparison]) -> Diagnosis:
+    count = max(int((p.bad & ~np.isfinite(p.analytic).all(axis=0)).sum()) for p in parts)
+    return Diagnosis("not_finite", f"is NaN or infinite for {count} element{'' if count == 1 else 's'} where the derivative "
+                     "is finite: an overflow, 0/0 or ∞ − ∞ that the forward avoids", {"elements": count})  # fmt: skip
+
+
+def _was_broadcast(fault: Diagnosis) -> bool:
+    found, expected = fault.evidence["found"], fault.evidence["expected"]
+    return int(np.prod(found)) > int(np.prod(expected))
+
+
+def _diagnose(
+    subject: Subject, k: int, found: list[tuple[Comparison, InputComparison]], comparisons: list[Comparison],
+    settings: _Settings, rng: np.random.Generator, started: float,
+) -> tuple[list[Diagnosis], list[Array] | None, tuple[Array, Array] | None]:  # fmt: skip
+    """Explanations of a wrong gradient; how wrong every output's row is; both Jacobians if they are small."""
+    ties = [tie for _, part in found for tie in part.ties]
+    if ties and not any((part.bad & ~part.kink).any() for _, part in found):
+        return [diagnosis.of_ties(ties)], None, None
+    views = []
+    remaining = settings.max_seconds - (time.perf_counter() - started)
+    for comparison in comparisons:
+        view = _view(subject, k, comparison, max(remaining, 1.0) / (2 * len(comparisons)))
+        if view is not None:
+            views.append(view)
+    if not views:
+        parts = [part for _, part in found]
+        return diagnosis.of_elements(parts), None, None
+    case = Case(subject, k, views, settings.variants, rng, started + 1.5 * settings.max_seconds)
+    return diagnosis.of(case), case.error_over_output(), case.small_jacobians(SMALL)
+
+
+def _view(subject: Subject, k: int, comparison: Comparison, seconds: float) -> View | None:
+    """The two Jacobians at one point, if there is time for the backward's."""
+    part, reference = comparison.inputs[k], comparison.reference
+    if part is None or part.jacobian is None or part.error is None or part.sharp is None:
+        return None
+    dtype = np.float64
+    clock = time.perf_counter()
+    pull = subject.pullback(subject.at(reference.values, dtype))
+    pull([np.zeros(o.shape, dtype) for o in reference.outputs])
+    if (time.perf_counter() - clock) * len(reference.row) > seconds:
+        return None
+    with np.errstate(all="ignore"):
+        analytic = one_hot_jacobian(pull, reference.outputs, k, reference.values[subject.wanted[k]].shape, dtype)
+    if analytic is None:
+        return None
+    others = [None if c is None else c.jacobian for c in comparison.inputs]
+    return View(reference, analytic, part.jacobian, part.error, part.sharp, others)

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from minires.viz.curves import curves
+    from minires.viz.gradients import gradients
     from minires.viz.lines import lines
     from minires.viz.masks import masks
     from minires.viz.panels import panels
     from minires.viz.windows import windows
 
-__all__ = ["curves", "lines", "masks", "panels", "windows"]
+__all__ = ["curves", "gradients", "lines", "masks", "panels", "windows"]
 
 
 class _Package(ModuleType):

@@ -24,7 +24,8 @@ class Sample:
             torch.nn.functional and torch; a string is the reason why there is no peer.
         complex: the op can be evaluated on complex input (for the complex-step derivative).
         second: the second derivative is checked too.
-        smooth: False at a kink or a tie, where no numeric derivative exists: the gradient is compared with PyTorch alone.
+        smooth: False at a kink or a tie, where no numeric derivative exists: there are several right gradients.
+        derivative: False where the gradient is another thing by definition (none for the padding row of a table).
     """
 
     name: str
@@ -35,6 +36,7 @@ class Sample:
     complex: bool = True
     second: bool = True
     smooth: bool = True
+    derivative: bool = True
 
     def rng(self) -> np.random.Generator:
         """The generator for this sample: it depends on the name alone."""

@@ -71,6 +71,7 @@ SAMPLES = [
     _smooth("softplus", F.softplus, _softplus),
     _smooth("softplus-beta", F.softplus, _softplus, beta=2.5),
     _smooth("softplus-threshold", F.softplus, _softplus, beta=1.5, threshold=3.0),
+    Sample("softplus-at-threshold", F.softplus, lambda rng: ((np.array([0.5, 1.0, 1.5]), 1.0, 1.0), {}), smooth=False),
     Sample("softplus-large", F.softplus, lambda rng: ((np.array([-1000.0, -30.0, 0.0, 30.0, 1000.0]),), {})),
     _smooth("gelu", F.gelu, _gelu),
     _smooth("gelu-tanh", F.gelu, _gelu, approximate="tanh"),

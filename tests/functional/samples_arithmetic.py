@@ -77,6 +77,8 @@ SAMPLES = [
     _scalar("pow-reflected", F.pow, operator.pow, 2, first=True),
     _fixed("pow-at-zero", F.pow, operator.pow, [0.0, 0.0, 0.0, 2.0], [0.0, 1.0, 2.0, 0.0]),
     _fixed("pow-2-at-zero", F.pow, operator.pow, [0.0, -1.0], 2),
+    _fixed("pow-0-at-infinity", F.pow, operator.pow, [np.inf, 1.0, 0.0], 0),
+    _fixed("pow-whole-numbers", F.pow, operator.pow, [-0.5, 0, 0, 0, 0, 0, np.inf, -0.5, 3], [0, 0, 0, 0, 0, 0, 0, 3, 2]),
     _unary(F.neg, operator.neg),
     _unary(F.exp, np.exp),
     _unary(F.log, np.log, 0.2),
@@ -108,6 +110,17 @@ SAMPLES = [
         for limits in BOUNDS
     ],
     _fixed("clamp-at-the-bounds", F.clamp, _loop_clip, [-2.0, -1.0, 0.0, 1.0, 2.0], min=-1.0, max=1.0),
+    _fixed("clamp-at-tensor-min", F.clamp, _loop_clip, [-2.0, -1.0, 0.0], [-1.0, -1.0, -1.0]),
+    _fixed("clamp-at-tensor-max", F.clamp, _loop_clip, [2.0, 1.0, 0.0], None, [1.0, 1.0, 1.0]),
+    _fixed("clamp-at-tensors", F.clamp, _loop_clip, [-2.0, -1.0, 0.0, 1.0, 2.0], [-1.0] * 5, [1.0] * 5),
+    _fixed("clamp-between-equals", F.clamp, _loop_clip, [-2.0, 2.0], [1.0] * 2, [1.0] * 2,
+           torch="PyTorch gives what is below two equal bounds to neither of them, we give it to min"),
+    Sample(
+        "clamp-tensor-max",
+        F.clamp,
+        lambda rng: ((rng.standard_normal((4, 5)), None, rng.standard_normal((4, 1))), {}),
+        lambda x, low, high: _loop_clip(x, low, np.broadcast_to(high, x.shape)),
+    ),
     Sample(
         "clamp-tensors",
         F.clamp,

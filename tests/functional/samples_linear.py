@@ -104,6 +104,7 @@ SAMPLES = [
     _einsum("ii->i", (3, 3)),
     _einsum("ii->", (3, 3)),
     _einsum("iij->ij", (3, 3, 2)),
+    _einsum("BAA->AB", (2, 3, 3)),
     _einsum("iii,ij->j", (3, 3, 3), (3, 2)),
     _einsum("ij,kl->il", (2, 3), (4, 2)),
     _einsum("ij,j->i", (2, 3), (1,)),

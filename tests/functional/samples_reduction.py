@@ -49,8 +49,11 @@ def _options(
     ]
 
 
-def _given(name: str, op: Any, values: Any, torch: Any = None, smooth: bool = True, **options: Any) -> Sample:
-    return Sample(name, op, lambda rng: ((np.array(values, float),), options), torch=torch, smooth=smooth)
+def _given(
+    name: str, op: Any, values: Any, torch: Any = None, smooth: bool = True, derivative: bool = True, **options: Any
+) -> Sample:
+    make = ((np.array(values, float),), options)
+    return Sample(name, op, lambda rng: make, torch=torch, smooth=smooth, derivative=derivative)
 
 
 def _extremes(op: Any, function: Callable[..., float]) -> list[Sample]:
@@ -162,6 +165,10 @@ SAMPLES = [
     *_spread("var", F.var, lambda v: v),
     *_spread("std", F.std, math.sqrt),
     _given("std-at-zero", F.std, [[2.0, 2.0, 2.0], [1.0, 2.0, 4.0]], smooth=False, dim=1),
+    _given("prod-all-zero", F.prod, [[0.0], [0.0]], dim=1),
+    _given("var-of-two", F.var, [[1.0, 3.0], [2.0, 2.5]], dim=1),
+    _given("std-of-two", F.std, [[1.0, 3.0], [2.0, 2.5]], dim=1),
+    _given("sum-list", F.sum, [[[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]], dim=[0, 2]),
     _given("logsumexp-large", F.logsumexp, [[1000.0, 999.0], [-1000.0, -999.0]], dim=1),
     _given("logsumexp-infinite", F.logsumexp, [[2.0, -np.inf], [-np.inf, 3.0]], smooth=False, dim=1),
     *_norms(),
@@ -175,7 +182,7 @@ SAMPLES = [
     *[
         _given(
             f"norm-{p}-at-zero", F.norm, [[0.0, 0.0], [0.0, 4.0]], lambda torch, *a, **k: torch.norm(*a, **k), smooth=False,
-            p=p, dim=1,
+            derivative=p != 0, p=p, dim=1,
         )
         for p in (3, 0.5, 0)
     ],
@@ -200,6 +207,7 @@ BAD_CALLS = [
         BadCall(f"{op.__name__}-dim", lambda op=op: op(_ZEROS, dim=2), f"{op.__name__}: dim 2 is out of range", ShapeError)
         for op in _REDUCTIONS
     ],
+    BadCall("sum-0d", lambda: F.sum(np.zeros(()), 1), "sum: dim 1 is out of range, expected -1 to 0", ShapeError),
     BadCall("sum-twice", lambda: F.sum(_ZEROS, (0, -2)), "sum: dim .* names an axis twice", ShapeError),
     BadCall("max-dims", lambda: F.max(_ZEROS, (0, 1)), r"max: dim must be an integer, got \(0, 1\)", TypeError),
     BadCall("max-empty", lambda: F.max(np.zeros((2, 0)), 1), "max: there is no extreme of no elements", ShapeError),

@@ -164,6 +164,8 @@ SAMPLES = [
     _sample("roll-flat", F.roll, roll_loops, (3, 4), 5),
     _sample("roll-dims", F.roll, roll_loops, (3, 4, 2), (-1, 2), (1, 0)),
     _sample("roll-twice", F.roll, lambda x, shifts, dims: roll_loops(x, -2, 1), (3, 4), (1, -3), (1, -1)),
+    _sample("roll-flat-tuple", F.roll, lambda x, shifts: roll_loops(x, *shifts), (3, 4), (5,)),
+    _sample("roll-list", F.roll, lambda x, s, d: roll_loops(x, tuple(s), tuple(d)), (3, 4), [1, -2], [0, 1]),
     _sample("gather", F.gather, gather_loops, (3, 4), 1, np.array([[0, 3, 3], [1, 0, 2], [2, 2, 2]])),
     _sample("gather-smaller", F.gather, gather_loops, (3, 4), 0, np.array([[2, 0], [2, 1]])),
     _sample(
