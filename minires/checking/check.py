@@ -269,17 +269,19 @@ def _one_report(
     decided = any((p.checked & ~p.kink & ~p.unknown).any() for _, p in found)
     verdict = "wrong" if wrong or faults else "right" if decided or not size else "undecidable"
     summed = next((d for d in faults if d.label == "shape"), None)
-    if summed is not None and not wrong and _was_broadcast(summed):
-        faults[faults.index(summed)] = Diagnosis(
-            "missing_broadcast_sum", f"has the broadcast shape {summed.evidence['found']}; it is right after summing over "
-            f"the axes along which {name} {shape} was broadcast", summed.evidence)  # fmt: skip
     if any((p.bad & ~np.isfinite(p.analytic).all(axis=0)).any() for _, p in found):
         faults.append(_not_finite([p for _, p in found]))
         wrong = False
     error = jacobians = None
+    explained: list[Diagnosis] = []
     if wrong and not (contract.is_fatal(k) and not summed):
         explained, error, jacobians = _diagnose(subject, k, found, comparisons, settings, rng, started)
         faults += explained
+    if summed is not None and _was_broadcast(summed) and (not wrong or explained[0].label != "unexplained"):
+        then = "it is right" if not wrong else "then there is a second mistake"
+        faults[faults.index(summed)] = Diagnosis(
+            "missing_broadcast_sum", f"has the broadcast shape {summed.evidence['found']}; it has to be summed over the "
+            f"axes along which {name} {shape} was broadcast, {then}", summed.evidence)  # fmt: skip
     maps = None
     if size:
         u = 0
@@ -325,7 +327,9 @@ def _diagnose(
         parts = [part for _, part in found]
         return diagnosis.of_elements(parts), None, None
     case = Case(subject, k, views, settings.variants, rng, started + 1.5 * settings.max_seconds)
-    return diagnosis.of(case), case.error_over_output(), case.small_jacobians(SMALL)
+    kept = diagnosis.first_call_kept(case)
+    explained = [*([kept] if kept else []), *diagnosis.of(case)]
+    return explained, case.error_over_output(), case.small_jacobians(SMALL)
 
 
 def _view(subject: Subject, k: int, comparison: Comparison, seconds: float) -> View | None:

@@ -24,7 +24,9 @@ __all__ = ["Comparison", "InputComparison", "Plan", "compare", "split"]
 Array = np.ndarray[Any, Any]
 
 UPSTREAMS = 2
-LARGEST_JACOBIAN = 4_000_000  # entries; a larger one is not kept, and cannot be diagnosed
+LARGEST_JACOBIAN = 1_000_000  # entries; a larger one is not kept, and cannot be diagnosed
+#: Rounding that a right formula may have, in ulps of the largest gradient: three or four digits of sixteen, two of seven.
+DIGITS = {"float64": 5000, "float32": 64}
 BLIND = 0.05  # a tolerance above this share of the gradient's size decides nothing
 
 
@@ -162,10 +164,11 @@ def compare(subject: Subject, values: Values, plan: Plan, rng: np.random.Generat
         digits = np.abs(rows) @ _magnitude(found) if found.jacobian is not None else np.abs(found.middle)
         eps = np.finfo(plan.dtype).eps
         largest = np.where(np.isfinite(found.middle), np.abs(found.middle), 0).max(axis=1, initial=0)[:, None]
-        size = (np.abs(rows) * np.where(reference.finite, np.abs(reference.row), 0)).max(axis=1, initial=0)[:, None]
-        floor = eps * (16 * digits + largest + 16 * size)  # the last: what cancels where a function is flat, 1 − y at y = 1
+        floor = eps * (16 * digits + DIGITS[np.dtype(plan.dtype).name] * largest + 16 * _flatness(reference, i, rows))
         lost = eps * eps * (1e6 * found.natural or 1.0)  # what no sum of numbers of the natural size can hold
         found.tolerance = 10 * (found.tolerance + spread[k]) + floor + lost
+        if not reference.finite.all():  # no wonder that a gradient is not finite either
+            found.doubt |= ~np.isfinite(found.analytic).all(axis=0)
         result.elements += int(found.checked.sum())
         _confirm(reference, i, found, rows)
         if not found.checked.all():
@@ -173,6 +176,17 @@ def compare(subject: Subject, values: Values, plan: Plan, rng: np.random.Generat
         result.inputs.append(found)
     _check_ties(subject, result)
     return result
+
+
+def _flatness(reference: Reference, i: int, rows: Array) -> Array:
+    """The size of what cancels where a function is flat, such as 1 − y at y = 1 in a sigmoid's slope (upstreams x elements).
+
+    It is about 1 for functions of the size of 1 and smaller for small ones; for large ones it is output / input.
+    """
+    outputs = (np.abs(rows) * np.where(reference.finite, np.abs(reference.row), 0)).max(axis=1, initial=0)[:, None]
+    inputs = np.abs(reference.values[i].reshape(1, -1))  # (1, elements)
+    upstream = np.abs(rows).max(axis=1, initial=0)[:, None]
+    return np.asarray(np.minimum(outputs, np.maximum(outputs / np.where(inputs > 0, inputs, 1), upstream)))
 
 
 def _magnitude(found: InputComparison) -> Array:
@@ -199,8 +213,8 @@ def _analytic(
     with np.errstate(all="ignore"):
         first = gradients(reference.values, rows)
         spread: list[Any] = [None if g is None else np.zeros_like(g) for g in first]
-        for _ in range(3):
-            nearby = nudged(reference.values, subject.wanted, 2 * eps, rng)
+        for _ in range(4):
+            nearby = nudged(reference.values, subject.wanted, 4 * eps, rng)
             try:
                 again = gradients(nearby, rows * (1 + 2 * eps * rng.choice([-1, 1], rows.shape)))
             except Exception:  # at the edge of where the forward is defined
@@ -210,7 +224,7 @@ def _analytic(
                     spread[k] = np.fmax(spread[k], np.where(np.isfinite(a - b), np.abs(a - b), 0))
     for k, s in enumerate(spread):
         if s is not None and s.size:
-            spread[k] = np.maximum(s, s.mean(axis=1, keepdims=True))
+            spread[k] = np.maximum(s, np.median(s, axis=1, keepdims=True))
     return first, spread
 
 
@@ -259,17 +273,34 @@ def _confirm(reference: Reference, i: int, found: InputComparison, rows: Array, 
     """Where a gradient seems wrong, ask the reference once more, in another way, before anyone is accused."""
     bad = np.flatnonzero(found.bad)
     shape, used = reference.values[i].shape, np.any(rows != 0, axis=0)
+    looked = 0
     for e in bad[np.linspace(0, len(bad) - 1, min(limit, len(bad))).astype(int)] if len(bad) else ():
         slopes = reference.again(i, tuple(int(n) for n in np.unravel_index(e, shape)))
         low, high, error = _times(rows[:, used], slopes, used)
         error = 10 * error + found.tolerance[:, e]
         agrees = (low - error <= found.high[:, e]) & (found.low[:, e] <= high + error)
-        if not np.all(agrees & np.isfinite(error)):  # also at the edge of where the forward is defined
-            found.doubt[e] = True
+        looked += 1
+        if not np.all(agrees & np.isfinite(error)) or _is_contradicted(reference, i, int(e), found, rows):
+            found.doubt[e] = True  # also at the edge of where the forward is defined
         elif np.any(high - low > error):  # a kink that had been overlooked
             found.low[:, e], found.high[:, e] = np.minimum(low, found.low[:, e]), np.maximum(high, found.high[:, e])
             if found.sharp is not None:
                 found.sharp[:, e] |= slopes.kink
+    if looked and found.doubt[bad].sum() > looked / 2:
+        found.doubt[bad] = True
+
+
+def _is_contradicted(reference: Reference, i: int, e: int, found: InputComparison, rows: Array) -> bool:
+    """Whether differences with quite other steps give another derivative: the function wiggles, or has steps."""
+    if reference.is_complex:
+        return False
+    used = np.any(rows != 0, axis=0)
+    for slopes in reference.at_other_steps(i, tuple(int(n) for n in np.unravel_index(e, reference.values[i].shape))):
+        value, _, error = _times(rows[:, used], slopes, used)
+        error = 10 * error + found.tolerance[:, e]
+        if np.isfinite(error).all() and np.any((value + error < found.low[:, e]) | (value - error > found.high[:, e])):
+            return True
+    return False
 
 
 def _try_directions(

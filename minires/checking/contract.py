@@ -85,6 +85,9 @@ def examine(subject: Subject, values: Values, rng: np.random.Generator) -> Contr
     """Call the backward a few times with what ought to give known answers."""
     contract = Contract(subject)
     outputs = subject.forward([v.copy() for v in values])
+    if not outputs or any(o.dtype.kind == "c" for o in outputs):
+        kinds = ", ".join(str(o.dtype) for o in outputs) or "nothing"
+        raise TypeError(f"gradcheck: {subject.name} must return real floating point numbers, got {kinds}")
     dtype = outputs[0].dtype
     upstream = draw_upstream(outputs, rng, dtype)
     if isinstance(subject, Pair):
@@ -109,7 +112,7 @@ def examine(subject: Subject, values: Values, rng: np.random.Generator) -> Contr
     _compare_again(contract, kept, pull([g.copy() for g in upstream]))
     for k, (a, b, zero, both) in enumerate(zip(kept, second, nothing, summed, strict=True)):
         if not contract.is_fatal(k):
-            _is_linear(contract, k, (a, b, zero, both), rounding)
+            _is_linear(contract, k, (a, b, zero, both), rounding, 1e-4 if dtype == np.float64 else 0.05)
     for k, (now, before) in enumerate(zip(first, kept, strict=True)):
         if not contract.is_fatal(k) and now is not None and not np.array_equal(now, before, equal_nan=True):
             contract.add(k, "state_leak", "the array returned by one call is changed by the next: it is kept somewhere and "
@@ -215,9 +218,16 @@ def _call_after_another_forward(
     for k, (a, b) in enumerate(zip(first, again, strict=True)):
         if contract.is_fatal(k) or a is None or b is None or np.shape(a) != np.shape(b):
             continue
-        size = float(np.nanmax(np.abs(a), initial=0))
-        if not np.nanmax(np.abs(np.asarray(a) - b), initial=0) <= 1e-6 * size:
+        if not _is_same(a, b):
             contract.add(k, "state_leak", "depends on what the last forward left behind, not on the inputs that it is given")
+
+
+def _is_same(a: Any, b: Any) -> bool:
+    """Equal but for the last digits; where one is not finite the other is not either."""
+    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    finite = np.isfinite(a)
+    size = np.abs(a[finite]).max(initial=0)
+    return np.array_equal(finite, np.isfinite(b)) and bool(np.abs(a - b)[finite].max(initial=0) <= 1e-6 * size)
 
 
 def _compare_again(contract: Contract, first: list[Any], again: list[Any]) -> None:
@@ -225,8 +235,7 @@ def _compare_again(contract: Contract, first: list[Any], again: list[Any]) -> No
     for k, (a, b) in enumerate(zip(first, again, strict=True)):
         if contract.is_fatal(k) or a is None or b is None or np.shape(a) != np.shape(b):
             continue
-        size = float(np.nanmax(np.abs(a), initial=0))
-        if not np.nanmax(np.abs(np.asarray(a) - b), initial=0) <= 1e-6 * size:
+        if not _is_same(a, b):
             contract.add(k, "state_leak", "depends on the upstream gradient of the call before: something is kept between "
                          "calls")  # fmt: skip
 
@@ -244,8 +253,8 @@ def _is_regular(steps: list[Array], size: float) -> bool:
     return a.size > 1 and min(along) > 1 - 1e-9
 
 
-def _is_linear(contract: Contract, k: int, found: tuple[Any, Any, Any, Any], rounding: float) -> None:
-    """``found`` for upstream gradients a, b, 0 and a + 2b; numbers as small as ``rounding`` mean nothing."""
+def _is_linear(contract: Contract, k: int, found: tuple[Any, Any, Any, Any], rounding: float, digits: float) -> None:
+    """``found`` for upstream gradients a, b, 0 and a + 2b; up to ``rounding`` or a share of ``digits`` may be rounding."""
     a, b, zero, both = found
     if a is None or b is None or np.shape(a) != np.shape(b):
         return
@@ -258,6 +267,6 @@ def _is_linear(contract: Contract, k: int, found: tuple[Any, Any, Any, Any], rou
         constant = "does not depend on the upstream gradient at all: multiply by grad_output"
         offset = "is not 0 for an upstream gradient of 0: a term is not multiplied by grad_output"
         contract.add(k, "ignores_upstream", constant if same else offset)
-    elif not np.abs(both - a - 2 * b).max(initial=0) <= 1e-4 * size + rounding:
+    elif not np.abs(both - a - 2 * b).max(initial=0) <= digits * size + rounding:
         contract.add(k, "unexplained", "is not linear in the upstream gradient: for grad_output = a + 2b it is not what it "
                      "is for a plus twice what it is for b", fatal=True, where="upstream")  # fmt: skip

@@ -1,6 +1,6 @@
 """Derivatives by evaluation alone: what a backward rule is compared with.
 
-Two references, best first. The **complex step**, Im f(x + iεu)/ε with ε = 1e-30, needs no subtraction and no choice of a
+Two references, best first. The **complex step**, Im f(x + iεu)/ε with ε = 1e-100, needs no subtraction and no choice of a
 step, and is exact to rounding, but the function has to accept complex numbers (all ops of minires do). Where it does not,
 **Richardson extrapolation** of central differences at h, h/2 and h/4 takes its place. Its step follows from the measured
 noise of the function, it shrinks where the function turns out to be curved or to have a kink nearby, and it says for every
@@ -19,14 +19,14 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["STEP", "Slopes", "first_step", "measured_noise", "richardson"]
+__all__ = ["STEP", "Slopes", "at_steps", "first_step", "measured_noise", "richardson"]
 
 Array = np.ndarray[Any, Any]
 
 #: s → (f(x + s·u) for all outputs, flattened; the step that was really made, after rounding)
 Line = Callable[[float], tuple[Array, float]]
 
-STEP = 1e-30  # of the complex step
+STEP = 1e-100  # of the complex step
 KINK = 0.35  # the gap between the one-sided slopes shrinks by 4 when h does, on a smooth function; at a kink it stays
 TARGET = 1e-10  # relative error at which there is no need to look for a better step
 ATTEMPTS = 15  # steps down to h/8^14, some 1e-13 of the first
@@ -57,12 +57,27 @@ class Slopes:
 def measured_noise(line: Line, spacing: float) -> Array:
     """The rounding noise of every output: what third differences over 16 close points leave of a smooth function.
 
-    The median of them is taken, so that a kink among the points does not pass for noise.
+    The median of them is taken, so that a kink among the points does not pass for noise. Taken at three spacings: from afar
+    curvature looks like noise, and near by the steps of a function that is float32 inside may all be equal, by chance or
+    because there are none. So the second smallest counts.
     """
-    values = np.stack([line(k * spacing)[0] for k in range(-8, 8)])
-    third = np.abs(np.diff(values, n=3, axis=0))
-    noise = np.median(third, axis=0) / (0.6745 * np.sqrt(20))  # a third difference of unit noise has a variance of 20
-    floor = np.finfo(np.float64).eps / 4 * np.abs(values).max(axis=0)
+    swing = np.abs(line(0.1)[0] - line(-0.1)[0])
+    levels = []
+    largest = np.zeros(len(swing))
+    for factor in (1.0, 1e-2, 1e-4):
+        values = np.stack([line(k * spacing * factor)[0] for k in range(-8, 8)])
+        largest = np.fmax(largest, np.abs(values).max(axis=0))
+        third = np.abs(np.diff(values, n=3, axis=0))
+        found = np.median(third, axis=0) / (0.6745 * np.sqrt(20))  # a third difference of unit noise has a variance of 20
+        steps = np.abs(np.diff(values, axis=0))
+        jump = np.where(steps > 0, steps, np.inf).min(axis=0)
+        is_quantum = (steps == 0).any(axis=0) & (jump < 1e-5 * swing)  # a larger jump is a step of the function itself
+        found = np.where(is_quantum, np.maximum(found, jump), found)
+        says_nothing = (steps == 0).all(axis=0) & (swing > 0)
+        levels.append(np.where(says_nothing | ~np.isfinite(found), np.inf, found))
+    ordered = np.sort(levels, axis=0)
+    noise = np.where(np.isfinite(ordered[1]), ordered[1], ordered[0])
+    floor = np.finfo(np.float64).eps / 4 * largest
     return np.asarray(np.maximum(np.where(np.isfinite(noise), noise, 0), np.where(np.isfinite(floor), floor, 0)))
 
 
@@ -92,8 +107,15 @@ def richardson(line: Line, noise: Array, start: float) -> Slopes:
         h /= 8
     if result.is_noisy():  # a larger step has less of it
         for h in (8 * start, 64 * start):
-            result.take(_Attempt(line, middle, noise, h), kinks=False)
+            result.take(_Attempt(line, middle, noise, h), larger=True)
     return result.slopes()
+
+
+def at_steps(line: Line, noise: Array, steps: set[float]) -> list[Slopes]:
+    """The derivatives at 0 once for each of several steps; where they are smooth and finite, they ought to agree."""
+    middle = line(0.0)
+    attempts = [_Attempt(line, middle, noise, h) for h in sorted(steps)]
+    return [Slopes(a.value, np.where(a.finite & ~a.kink, a.error, np.inf), a.value, a.value) for a in attempts]
 
 
 class _Attempt:
@@ -133,11 +155,11 @@ class _Best:
         self.side_error = np.full(count, np.inf)
         self.kink = np.zeros(count, bool)
 
-    def take(self, attempt: _Attempt, kinks: bool = True) -> None:
-        """Keep of an attempt what is better than all before; kinks only if they are looked for."""
+    def take(self, attempt: _Attempt, larger: bool = False) -> None:
+        """Keep of an attempt what is better than all before; of one with a larger step what the others do not contradict."""
         smooth = attempt.finite & ~attempt.kink
         better = smooth & (attempt.error < self.error)
-        if kinks:
+        if not larger:
             sharp = attempt.finite & attempt.kink & (attempt.gap / 2 > 4 * attempt.side_error)
             at_last = sharp & (attempt.side_error <= self.side_error)
             for name in ("low", "high", "side_error"):
@@ -147,7 +169,7 @@ class _Best:
             self.kink[sharp & ~np.isfinite(self.error)] = True
             self.kink[better & (attempt.error < 0.05 * (self.high - self.low))] = False
         else:
-            better &= ~self.kink
+            better &= ~self.kink & (np.abs(attempt.value - self.value) <= 10 * (attempt.error + self.error))
         self.value[better], self.error[better] = attempt.value[better], attempt.error[better]
 
     def _scale(self) -> Array:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from minires.checking.numeric import STEP, Line, Slopes, first_step, measured_noise, richardson
+from minires.checking.numeric import STEP, Line, Slopes, at_steps, first_step, measured_noise, richardson
 from minires.checking.subject import Subject, Values
 
 __all__ = ["Reference", "flat", "nudged"]
@@ -32,7 +32,7 @@ def nudged(values: Values, wanted: list[int], eps: float, rng: np.random.Generat
     """The floating point inputs with their last digits changed. Equal numbers stay equal, so that ties stay ties."""
     every = np.concatenate([values[i].reshape(-1) for i in wanted])  # (elements of all inputs,)
     _, place = np.unique(every, return_inverse=True)
-    factors = (1 + eps * rng.choice([-1, 1], len(every)))[place]
+    factors = (1 + eps * rng.uniform(-1, 1, len(every)))[place]
     ends = np.cumsum([values[i].size for i in wanted])[:-1]
     moved = list(values)
     for i, factor in zip(wanted, np.split(factors, ends), strict=True):
@@ -64,8 +64,7 @@ class Reference:
                 f"gradcheck: {subject.name} gives two results for the same input; a forward must be deterministic"
             )
         self.finite = np.isfinite(self.row)
-        directions = {i: np.where(np.isfinite(values[i]), rng.standard_normal(values[i].shape), 0) * self._sizes(i)
-                      for i in subject.wanted}  # fmt: skip
+        directions = {i: self._direction(i, rng) for i in subject.wanted}
         rounding = EPS / 4 * np.where(self.finite, np.abs(self.row), 0)
         self.noise = np.maximum(measured_noise(self._line(directions), 3e-6), rounding)
         self.jitter = np.zeros(len(self.row))
@@ -105,15 +104,30 @@ class Reference:
         """A column once more, by differences with other steps."""
         return self._differences(i, index, 0.37)
 
+    def at_other_steps(self, i: int, index: tuple[int, ...]) -> list[Slopes]:
+        """A column with several fixed steps, far apart; they follow from the element's own size too."""
+        own = abs(float(self.values[i][index]))
+        first, other = (self._first_step(size) for size in (max(own, self._rms(i)), own or self._rms(i)))
+        return at_steps(self._column_line(i, index), self.noise, {first, first / 30, first / 1000, other, other / 30})
+
     def differences_along(self, directions: dict[int, Array]) -> Slopes:
         """:meth:`along` by differences alone, which see kinks."""
         return richardson(self._line(directions), self.noise, self._first_step(1.0))
 
     # -------------------------------------------------------------------------------- evaluation
 
-    def _evaluate(self, values: Values) -> list[Array]:
+    def _direction(self, i: int, rng: np.random.Generator) -> Array:
+        """Every finite element moves by about its own size, none by next to nothing."""
+        shape = self.values[i].shape
+        moves = rng.choice([-1.0, 1.0], shape) * rng.uniform(0.5, 1.5, shape) * self._sizes(i)
+        return np.where(np.isfinite(self.values[i]), moves, 0)
+
+    def _evaluate(self, values: Values, strict: bool = False) -> list[Array]:
+        """The outputs; ``strict`` where an imaginary part that is dropped would be a derivative that is lost."""
         with np.errstate(all="ignore"), warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)
+            if strict:
+                warnings.simplefilter("error", np.exceptions.ComplexWarning)
             return self.subject.forward([v.copy() for v in values])
 
     def _flat(self, values: Values) -> Array:
@@ -131,6 +145,11 @@ class Reference:
         return line
 
     def _differences(self, i: int, index: tuple[int, ...], shorter: float = 1.0) -> Slopes:
+        start = self._first_step(max(abs(float(self.values[i][index])), self._rms(i)))
+        return richardson(self._column_line(i, index), self.noise, shorter * start)
+
+    def _column_line(self, i: int, index: tuple[int, ...]) -> Line:
+        """The outputs where one element of an input moves."""
         start = self.values[i][index]
 
         def line(step: float) -> tuple[Array, float]:
@@ -139,7 +158,7 @@ class Reference:
             moved[i][index] = start + step
             return self._flat(moved).astype(np.float64), float(moved[i][index] - start)
 
-        return richardson(line, self.noise, shorter * self._first_step(max(abs(float(start)), self._rms(i))))
+        return line
 
     def _first_step(self, size: float) -> float:
         return first_step(self.noise, self.row, size)
@@ -171,9 +190,8 @@ class Reference:
         checked = np.zeros(len(self.row), bool)
         for i, u in directions.items():
             try:
-                with warnings.catch_warnings():
-                    warnings.simplefilter("error", np.exceptions.ComplexWarning)  # a step that falls off is no step
-                    stepped = self._flat([v + 1j * STEP * u if k == i else v for k, v in enumerate(self._complex_values)])
+                moved = [v + 1j * STEP * u if k == i else v for k, v in enumerate(self._complex_values)]
+                stepped = flat(self._evaluate(moved, strict=True))
             except Exception:
                 return False
             if stepped.shape != self.row.shape:

@@ -92,7 +92,8 @@ class TensorFunction(Subject):
         values = [np.asarray(v.data if isinstance(v, Tensor) else v) for v in given]
         values += [np.asarray(t.data) for t in leaves.values()]
         super().__init__(name or _name(fn), names + list(leaves), values, options)
-        self.keywords, self.defaults = _keywords(signature, self.count, options)
+        if not isinstance(fn, np.ufunc):  # whose options (where, casting) are no part of the mathematics
+            self.keywords, self.defaults = _keywords(signature, self.count, options)
         self._random = get_rng_state()
         self._buffers = [(b, b.data, b.data.copy()) for module in _modules_of(fn) for b in module.buffers()]
 
@@ -191,7 +192,8 @@ class Pair(Subject):
             names = _unpacked_names(forward, len(values)) or _unpacked_names(backward, len(values))
         names = names or _parameter_names(None if self._packed else signature, len(values))
         super().__init__(_name(backward), names, values, options)
-        self.keywords, self.defaults = _keywords(signature, 1 if self._packed else len(values), options)
+        if not isinstance(forward, np.ufunc):  # whose options (where, casting) are no part of the mathematics
+            self.keywords, self.defaults = _keywords(signature, 1 if self._packed else len(values), options)
 
     def forward(self, values: Values, **changed: Any) -> list[Array]:
         """See :class:`Subject`."""

@@ -30,7 +30,7 @@ import pytest
 
 import minires as mr
 from tests.functional import table, test_needs, test_table
-from tests.functional.numeric import walk
+from tests.functional.problem import walk
 from tests.functional.sample import Sample
 from tests.gradcheck.equivalent_mutants import EQUIVALENT
 from tests.gradcheck.mutation import Mutant, mutants

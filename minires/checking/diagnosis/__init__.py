@@ -6,7 +6,10 @@ Jacobian at every point within the numerical error; what none of them does is ca
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -46,7 +49,7 @@ from minires.checking.diagnosis.terms import leaking, missing_term, mixed_over_a
 from minires.checking.diagnosis.winners import several_winners, wrong_routing
 from minires.checking.report import Diagnosis
 
-__all__ = ["of", "of_elements", "of_ties"]
+__all__ = ["first_call_kept", "of", "of_elements", "of_ties"]
 
 Array = np.ndarray[Any, Any]
 Hypothesis = Callable[[Case], Diagnosis | None]
@@ -70,6 +73,7 @@ VAGUE: tuple[Hypothesis, ...] = (
     other_statistics, wrong_weights, upstream_rearranged, hidden_operand_transposed, leaking, factor_per_element,
 )  # fmt: skip
 
+UNFORESEEN = (ArithmeticError, ValueError, IndexError, TypeError)
 MOST = 3  # explanations in a report
 
 
@@ -84,18 +88,32 @@ def of(case: Case) -> list[Diagnosis]:
     return found or _of_two(case) or _first(case, VAGUE, MOST) or [unexplained(case)]
 
 
+def first_call_kept(case: Case) -> Diagnosis | None:
+    """Right at the first point that the backward was called at, wrong at all others: it goes on with what it met there."""
+    first, *others = case.views
+    if not others or case.differs(first).any():
+        return None
+    floating = [first.reference.values[i] for i in case.subject.wanted]
+    if any(v.size > 1 and np.ptp(v[np.isfinite(v)]) == 0 for v in floating if np.isfinite(v).any()):
+        return None  # numbers that are all equal may hide a mistake of another kind
+    if not all(v.support.any() and case.differs(v)[v.support].mean() > 0.4 for v in others):
+        return None
+    return Diagnosis("state_leak", "is right for the inputs of the first call and wrong for others: something from the "
+                     "first call is kept and used again")  # fmt: skip
+
+
 def _first(case: Case, hypotheses: tuple[Hypothesis, ...], most: int) -> list[Diagnosis]:
-    """The first explanations that fit, ``most`` at most. When time is up, one is enough."""
+    """The first explanations that hold, ``most`` at most, as far as there is time."""
     found: list[Diagnosis] = []
     for hypothesis in hypotheses:
-        if case.is_late() and found:
+        if case.is_late() or len(found) == most:
             break
-        with np.errstate(all="ignore"):
+        # A hypothesis calls the student's code at points that nobody foresaw; what fails there explains nothing.
+        with np.errstate(all="ignore"), warnings.catch_warnings(), suppress(*UNFORESEEN):
+            warnings.simplefilter("ignore")
             diagnosis = hypothesis(case)
-        if diagnosis is not None:
-            found.append(diagnosis)
-            if len(found) == most:
-                break
+            if diagnosis is not None:
+                found.append(diagnosis)
     return found
 
 
@@ -111,6 +129,10 @@ def _of_two(case: Case) -> list[Diagnosis]:
         found = _first(case.scaled(c), STRUCTURAL, 1)
         if found:
             return [*found, _second(c)]
+    found = _first(_without_identity(case), (kernel_flipped, operand_transposed, wrong_variant), 1)
+    if found:
+        lost = "has a second mistake: the path on which the input goes to the output unchanged is missing too"
+        return [*found, Diagnosis("identity_branch_lost", lost)]
     free = case.free()
     found = _first(free, FREE, 1)
     if found and free.factor:
@@ -120,6 +142,12 @@ def _of_two(case: Case) -> list[Diagnosis]:
         if found:
             return [*found, _second(c)]
     return []
+
+
+def _without_identity(case: Case) -> Case:
+    """The case as it would be if the upstream gradient itself were added (no case at all if the shapes differ)."""
+    square = case.out_shape == case.shape
+    return case.with_views(lambda v: replace(v, analytic=v.analytic + np.eye(len(v.analytic))) if square else v)
 
 
 def _second(c: float) -> Diagnosis:
@@ -139,6 +167,10 @@ def _of_several_outputs(case: Case) -> list[Diagnosis]:
     wrong = [p for p in parts if any(p.differs(v).any() for v in p.views)]
     each = [{d.label: d for d in of(p)} for p in wrong]
     common = [d for label, d in each[0].items() if all(label in e for e in each[1:])] if each else []
+    if len(wrong) < len(parts) and any(d.label == "zero_gradient" for d in common):
+        numbers = [n for n, p in enumerate(parts) if any(q is p for q in wrong)]
+        return [Diagnosis("missing_term", f"lacks all that comes by way of output {', '.join(map(str, numbers))}; what "
+                          "comes by way of the others is right", {"outputs": numbers})]  # fmt: skip
     if common and len(wrong) < len(parts):
         numbers = [n for n, p in enumerate(parts) if any(q is p for q in wrong)]
         where = f"(output {', '.join(map(str, numbers))} only) "

@@ -288,6 +288,9 @@ class Case:
             return "full"
         first, last = np.array([r[0] for r in rows]), np.array([r[-1] for r in rows])
         moves = np.all(np.diff(first) >= 0) and np.all(np.diff(last) >= 0) and first[-1] > first[0] and last[-1] > last[0]
+        centre = np.array([r.mean() for r in rows])  # with a dilation the windows begin now earlier, now later
+        drifts = np.all(np.diff(centre) >= 0) and centre[-1] > centre[0] and max(map(len, rows)) < m
+        moves = moves or (drifts and min(map(len, rows)) < max(map(len, rows)) and pattern.sum() < 0.6 * pattern.size)
         return "band" if moves else "full"
 
     def project(self, b: int, a: int, support: Array | None = None) -> Array:

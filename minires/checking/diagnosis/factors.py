@@ -73,7 +73,8 @@ def missing_operand(case: Case) -> Diagnosis | None:
     for i, name, factor in _operands(case):
         c = _explains(case, factor)
         if c is not None:
-            found = _diagnosis("missing_operand", name, c)
+            is_operand = name == case.subject.names[i] or _is_linear(case)
+            found = _diagnosis("missing_operand" if is_operand else "missing_chain_factor", name, c)
             return Diagnosis(found.label, found.sentence, {**found.evidence, "operand": case.subject.names[i]})
     ratios = _ratios(case)
     if ratios is None or _is_fixed(ratios[1]) or not _is_linear(case):

@@ -83,7 +83,8 @@ OF_Q: dict[str, Function] = {
     "{q}": lambda q: q, "1/{q}": lambda q: 1 / q, "−{q}": lambda q: -q, "{q}²": lambda q: q * q, "1 + {q}": lambda q: 1 + q,
     "1 − {q}": lambda q: 1 - q, "σ({q})": _sigmoid, "1 − σ({q})": lambda q: 1 - _sigmoid(q),
     "1 + σ({q})": lambda q: 1 + _sigmoid(q), "exp({q})": np.exp, "exp(−{q})": lambda q: np.exp(-q), "tanh({q})": np.tanh,
-    "√{q}": np.sqrt, "1/{q}²": lambda q: 1 / q**2, "1/√{q}": lambda q: 1 / np.sqrt(q), "−1/{q}": lambda q: -1 / q,
+    "√{q}": np.sqrt, "log {q}": np.log, "1/{q}²": lambda q: 1 / q**2, "1/√{q}": lambda q: 1 / np.sqrt(q),
+    "−1/{q}": lambda q: -1 / q,
     "−1/{q}²": lambda q: -1 / q**2, "exp(−2{q})": lambda q: np.exp(-2 * q), "|{q}|": np.abs,
     "[{q} > 0]": lambda q: (q > 0) * 1.0,
 }  # fmt: skip

@@ -64,12 +64,18 @@ def _both_reversed(case: Case) -> Diagnosis | None:
         if len(axes) != len(outer) or not case.fits(_both(case, axes, outer)):
             continue
         evidence, where = {"axes": axes, "of": "both"}, axes_in_words(axes)
-        if all(_is_window(case, a) for a in axes):
+        if all(_is_window(case, a) or not _is_one_sided(case, outer, axes) for a in axes):
             return Diagnosis("kernel_flipped", f"is that of a kernel reversed along {where}: it has to be flipped here and "
                              "is not, or it is and must not be", evidence)  # fmt: skip
         return Diagnosis("axis_reversed", f"runs in the wrong direction along {where}: both it and the upstream gradient "
                          "have to be reversed", evidence)  # fmt: skip
     return None
+
+
+def _is_one_sided(case: Case, outer: tuple[int, ...], axes: tuple[int, ...]) -> bool:
+    """Whether outputs depend on earlier elements alone, or on later ones alone, as in a running sum."""
+    patterns = [case.project(b, a) for b, a in zip(outer, axes, strict=True)]
+    return all(not np.triu(p, 1).any() or not np.tril(p, -1).any() for p in patterns)
 
 
 def spatial_shift(case: Case) -> Diagnosis | None:

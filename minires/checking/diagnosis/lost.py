@@ -209,14 +209,18 @@ def _skipped(case: Case, found: Losses) -> Diagnosis | None:
 
 def _skipped_in_the_kernel(case: Case, found: Losses) -> Diagnosis | None:
     """Seen from the kernel: some of its own places have no gradient."""
-    columns = _ring(found.lost.T, found.kept.T, found.places, case.shape)  # of the transposes, (elements, outputs)
-    plane = {} if columns else _plane(found, case)
-    places: dict[int, Any] = {**(columns or plane)}
-    if not places or not all(_is_kernel_axis(case, a) for a in places):
-        return None
-    where = _margins(columns) if columns else ", ".join(f"{indices} along axis {a}" for a, indices in plane.items())
-    return Diagnosis("window_offset_skipped", f"is 0 for some places of the kernel ({where}): a loop over the kernel leaves "
-                     "them out", {"input": places})  # fmt: skip
+    axes = [a for a, n in enumerate(case.shape) if n > 1 and _is_kernel_axis(case, a)]
+    dead, alive = found.lost.any(axis=0), found.kept.any(axis=0)  # (elements,)
+    for chosen in subsets(axes):
+        gone = {tuple(p) for p in found.places[dead][:, chosen].tolist()}
+        left = {tuple(p) for p in found.places[alive][:, chosen].tolist()}
+        if gone and left and not gone & left:
+            places = sorted(gone)
+            where = f"{places[:4]}{' …' if len(places) > 4 else ''} along {axes_in_words(chosen)}"
+            return Diagnosis("window_offset_skipped", f"is 0 for {len(places)} of {len(gone | left)} places of the kernel "
+                             f"({where}): a loop over the kernel leaves them out",
+                             {"axes": chosen, "places": places[:9]})  # fmt: skip
+    return None
 
 
 def _skipped_in_the_input(case: Case, found: Losses) -> Diagnosis | None:
@@ -249,16 +253,6 @@ def _is_kernel_axis(case: Case, a: int) -> bool:
         if kind == "band" and any(case.shape[k] >= case.shape[a] for k in others):
             return True
     return False
-
-
-def _plane(found: Losses, case: Case) -> dict[int, list[int]]:
-    """If the lost columns are those of some indices, in the middle too, of one axis: that axis and those indices."""
-    dead, alive = found.lost.any(axis=0), found.kept.any(axis=0)
-    for a in range(len(case.shape)):
-        gone, left = set(found.places[dead, a].tolist()), set(found.places[alive, a].tolist())
-        if gone and left and not gone & left:
-            return {a: sorted(gone)}
-    return {}
 
 
 def _others_have_windows(case: Case) -> bool:

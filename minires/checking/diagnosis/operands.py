@@ -27,12 +27,17 @@ def kernel_flipped(case: Case) -> Diagnosis | None:
         for axes in subsets(k for k, n in enumerate(shape) if n > 1):
             if case.is_late():
                 return None
-            if case.explains(_with(i, partial(np.flip, axis=axes))):
+            if case.explains(_with(i, partial(np.flip, axis=axes))) or case.explains(_with(i, partial(_around, axis=axes))):
                 name = case.subject.names[i]
                 return Diagnosis("kernel_flipped", f"would be right if {name} were reversed along its axes {list(axes)}: it "
                                  "has to be flipped here and is not, or it is and must not be",
                                  {"operand": name, "axes": axes})  # fmt: skip
     return None
+
+
+def _around(array: Array, axis: tuple[int, ...]) -> Array:
+    """Reversed on a circle, where the first element stays the first: what conjugating a Fourier transform does."""
+    return np.roll(np.flip(array, axis), 1, axis)
 
 
 def operand_transposed(case: Case) -> Diagnosis | None:

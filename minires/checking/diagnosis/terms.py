@@ -21,7 +21,8 @@ def missing_term(case: Case) -> Diagnosis | None:
     """What is missing has a pattern of its own: a constant at regular places, a function of x, a product of two vectors."""
     if all(not v.analytic.any() and np.all(case.differs(v) == v.support) for v in case.views):
         return None  # everything is missing, not a term
-    for kind in (_constant_term, _function_term, _operand_term, _product_rule, _one_use, _product_term, _direct_path):
+    for kind in (_constant_term, _row_constant, _function_term, _operand_term, _product_rule, _one_use, _product_term,
+                 _direct_path):  # fmt: skip
         found = kind(case)
         if found is not None:
             return found
@@ -62,11 +63,31 @@ def _constant_term(case: Case) -> Diagnosis | None:
                      "such as the one-hot of a label", {"constant": sizes[0], "per_output": int(every[0])})  # fmt: skip
 
 
+def _row_constant(case: Case) -> Diagnosis | None:
+    """One number for all elements of an output: what a divisor contributes, the sum of all elements for instance."""
+    found = False
+    for view in case.views:
+        missing = _missing(view)
+        rows = (np.abs(missing) > view.tolerance).any(axis=1)
+        for o in np.flatnonzero(rows):
+            used = view.support[o] | (np.abs(missing[o]) > view.tolerance[o])
+            numbers = missing[o, used]
+            if used.sum() < 4 or np.ptp(numbers) > 10 * view.tolerance[o].max() or np.ptp(view.analytic[o, used]) == 0:
+                return None
+            found = True
+    if not found:
+        return None
+    return Diagnosis("missing_term", "lacks one and the same number for all elements of an output: what a divisor or a mean "
+                     "that depends on all of them contributes (the second term of the quotient rule, say)")  # fmt: skip
+
+
 def _function_term(case: Case) -> Diagnosis | None:
     """A multiple of x, of its sign, … in every column, the same multiple at every point: a penalty, say."""
     if int(np.prod(case.out_shape)) != 1 and not all(_one_row_each(v) and _missing_inside(v) for v in case.views):
         return None
     for name, f in {**OF_X, **PARTS}.items():
+        if name in BRANCHES and case.out_shape == case.shape:
+            continue  # elementwise, for some elements only: then it is rather the wrong function there
         predicted = []
         for view in case.views:
             with np.errstate(all="ignore"):
@@ -78,6 +99,9 @@ def _function_term(case: Case) -> Diagnosis | None:
             sign = ": perhaps it is there once, with the wrong sign" if abs(abs(c) - 2) < 1e-6 else ""
             return Diagnosis("missing_term", f"lacks the term {times}{name}{sign}", {"term": name, "times": c})
     return None
+
+
+BRANCHES = ("[x > 0]", "[x < 0]", "sign x")
 
 
 def _common_multiple(case: Case, terms: list[Array]) -> float | None:

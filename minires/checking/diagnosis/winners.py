@@ -34,6 +34,8 @@ def _several_of_many(case: Case) -> Diagnosis | None:
     if len(case.views) < 2 or all(np.array_equal(v.support, case.views[0].support) for v in case.views):
         return None
     for view in case.views:
+        if (view.support.sum(axis=1) < 2).any():
+            return None
         found = np.abs(view.analytic) > 1e-6 * view.scale
         weight = np.abs(np.where(view.support, view.value, 0)).max(axis=1, keepdims=True)
         even = np.all(~view.support | (np.abs(np.abs(view.value) - weight) <= view.tolerance * 4))
