@@ -157,7 +157,7 @@ def no_gc():
 
 
 def _living_nodes() -> int:
-    return sum(isinstance(o, Node) for o in gc.get_objects())
+    return sum(type(o) is Node for o in gc.get_objects())
 
 
 @pytest.mark.parametrize("create_graph", [False, True])

@@ -46,6 +46,7 @@ NOT_NAMED = {
     "rnn: wh untransposed": "only one of the places where wh is used has it wrong",
     "layer_norm: the statistics of the columns": "five numbers a group are too few to tell",
     "layer norm: columns": "five numbers a group are too few to tell",
+    "best path: the backpointers are taken along the other axis": "the path is hidden in the recursion",
     "Elman net: the input weights keep one time step": "the steps of the recurrence cannot be told apart from outside",
     "GRU blend: the old state's path through the candidate is lost": "the path is no term of its own in the Jacobian",
     "repulsion: no reaction, only the first of a pair gets the force": "pairs are not seen from outside",
