@@ -164,7 +164,8 @@ def compare(subject: Subject, values: Values, plan: Plan, rng: np.random.Generat
         digits = np.abs(rows) @ _magnitude(found) if found.jacobian is not None else np.abs(found.middle)
         eps = np.finfo(plan.dtype).eps
         largest = np.where(np.isfinite(found.middle), np.abs(found.middle), 0).max(axis=1, initial=0)[:, None]
-        floor = eps * (16 * digits + DIGITS[np.dtype(plan.dtype).name] * largest + 16 * _flatness(reference, i, rows, plan.dtype))
+        floor = eps * (16 * digits + DIGITS[np.dtype(plan.dtype).name] * largest)
+        floor += eps * 16 * _flatness(reference, i, rows, plan.dtype)
         lost = eps * eps * (1e6 * found.natural or 1.0)  # what no sum of numbers of the natural size can hold
         found.tolerance = 10 * (found.tolerance + spread[k]) + floor + lost
         if not reference.finite.all():  # no wonder that a gradient is not finite either
@@ -181,13 +182,16 @@ def compare(subject: Subject, values: Values, plan: Plan, rng: np.random.Generat
 def _flatness(reference: Reference, i: int, rows: Array, dtype: Any) -> Array:
     """The size of what cancels where a function is flat, such as 1 − y at y = 1 in a sigmoid's slope (upstreams x elements).
 
-    It is about 1 for functions of the size of 1 and smaller for small ones; for large ones it is output / input. Large inputs
-    that are subtracted from each other, as in a softmax, bring their own rounding; in float32 that would hide too much.
+    It is about 1 for functions of the size of 1 and smaller for small ones; for large ones it is output / input. Large
+    inputs that are subtracted from each other, as in a softmax, bring their own rounding; in float32 it would hide too much.
     """
     outputs = (np.abs(rows) * np.where(reference.finite, np.abs(reference.row), 0)).max(axis=1, initial=0)[:, None]
     inputs = np.abs(reference.values[i].reshape(1, -1))  # (1, elements)
-    upstream = np.abs(rows).max(axis=1, initial=0)[:, None] * (np.maximum(1, inputs / 16) if dtype == np.float64 else 1)
-    return np.asarray(np.minimum(outputs, np.maximum(outputs / np.where(inputs > 0, inputs, 1), upstream)))
+    upstream = np.abs(rows).max(axis=1, initial=0)[:, None]
+    rounding = np.maximum(1, inputs / 16) if dtype == np.float64 else 1.0
+    large = np.maximum(outputs / np.where(inputs > 0, inputs, 1), upstream * rounding)
+    smallest = upstream / 16 if dtype == np.float64 else 0.0  # a loss that is 0 was made of numbers that were not
+    return np.asarray(np.maximum(np.minimum(outputs * rounding, large), smallest))
 
 
 def _magnitude(found: InputComparison) -> Array:
