@@ -86,6 +86,7 @@ class InputComparison:
         """Elements that cannot be decided."""
         scale = max(np.where(np.isfinite(self.middle), np.abs(self.middle), 0).max(initial=0), self.natural)
         blind = (self.tolerance > max(BLIND * scale, 1e-30)) & (self.tolerance > BLIND * np.abs(self.analytic))
+        blind &= self.analytic != self.middle  # a gradient that is 0 and has to be 0 is no riddle
         undecided = np.any(~np.isfinite(self.tolerance) | blind, axis=0) | self.doubt
         return np.asarray(undecided & self.checked & ~self.bad)
 
