@@ -20,6 +20,7 @@ from tests.gradcheck.reports import report, right
 pytest_plugins = ("pytester",)
 
 ROOT = Path(minires.__file__).parents[1]
+PLUGIN = ROOT / "minires" / "checking" / "plugin" / "pytest_minires.py"
 
 TESTS = """
 import numpy as np
@@ -56,6 +57,7 @@ def run(pytester, monkeypatch):
     """Run pytest on a file of tests, with our plugin whether minires is installed or not."""
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
     monkeypatch.syspath_prepend(str(ROOT))
+    monkeypatch.syspath_prepend(str(PLUGIN.parent))
 
     def run_it(*options, text=TESTS):
         pytester.mkdir("checks")
@@ -126,9 +128,10 @@ def test_names_of_files_are_safe_and_different():
 def test_the_plugin_is_registered_and_imports_nothing_of_minires():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     assert project["project"]["entry-points"]["pytest11"] == {"minires": "pytest_minires"}
-    assert "pytest_minires.py" in project["tool"]["hatch"]["build"]["targets"]["wheel"]["only-include"]
+    wheel = project["tool"]["hatch"]["build"]["targets"]["wheel"]
+    assert wheel["force-include"] == {PLUGIN.relative_to(ROOT).as_posix(): PLUGIN.name}
     code = "import sys, pytest_minires; print(any(name.partition('.')[0] in ('minires', 'numpy') for name in sys.modules))"
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=PLUGIN.parent)
     assert found.stdout.strip() == "False"
 
 
