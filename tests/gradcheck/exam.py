@@ -14,9 +14,11 @@ from tests.gradcheck import (
     planted_losses,
     planted_sequences,
     planted_vision,
+    sealed_fifth,
     sealed_first,
     sealed_fourth,
     sealed_second,
+    sealed_sixth,
     sealed_third,
 )
 
@@ -31,6 +33,8 @@ SETS: dict[str, list[Planted]] = {
     "second sealed exam": sealed_second.CASES,
     "third sealed exam": sealed_third.CASES,
     "fourth sealed exam": sealed_fourth.CASES,
+    "fifth sealed exam": sealed_fifth.CASES,
+    "sixth sealed exam": sealed_sixth.CASES,
 }
 #: Cases in which the checker sees things otherwise than their author, on purpose.
 LEFT_OUT = {
@@ -55,6 +59,8 @@ NOT_NAMED = {
     "weight_norm_linear: the projection is missing": "the normalisation is hidden behind a product",
     "squeeze_excite: x gets no gradient through its mean": "the path is hidden behind two layers",
     "rnn: w gradient assigned in the loop over time": "the steps of the recurrence cannot be told apart from outside",
+    "smoothed cross-entropy: the targets are not subtracted": "the targets are smoothed inside",
+    "attention: the softmax is differentiated without its row sum": "the softmax is hidden between two products",
 }
 
 #: Named otherwise than by the author, and with equal right.
@@ -63,6 +69,10 @@ OTHERWISE = {
     "focal: weight as a constant": "wrong_local_derivative",
     "one_pole: later outputs forgotten": "wrong_local_derivative",
     "barycentric_blend: weights of the next corner": "spatial_shift",
+    "take columns: repeated columns are added once": "border_missing",
+    "unfold2d: the loop starts at one": "border_missing",
+    "power spectrum: the inverse transform counts inner frequencies twice": "wrong_weights",
+    "sum of the largest: one too many gets its share": "wrong_variant",
 }
 
 

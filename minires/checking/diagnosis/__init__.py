@@ -22,6 +22,7 @@ from minires.checking.diagnosis.factors import (
     missing_operand,
     wrong_local_derivative,
 )
+from minires.checking.diagnosis.guesses import guesses
 from minires.checking.diagnosis.layout import axis_reversed, axis_swapped, spatial_shift, upstream_rearranged
 from minires.checking.diagnosis.lost import (
     border_missing,
@@ -78,7 +79,12 @@ MOST = 3  # explanations in a report
 
 
 def of(case: Case) -> list[Diagnosis]:
-    """The explanations of a wrong gradient, best first."""
+    """The explanations of a wrong gradient, best first; behind one that leaves a question, what it may be."""
+    found = _explanations(case)
+    return [*found, *guesses(case, found)]
+
+
+def _explanations(case: Case) -> list[Diagnosis]:
     if len(case.outputs) > 1 and case.rows is None:
         return _of_several_outputs(case)
     found = _first(case, PLAIN, 1) or _first(case, STRUCTURAL, MOST)
@@ -165,7 +171,7 @@ def _of_several_outputs(case: Case) -> list[Diagnosis]:
         return found
     parts = [case.of_output(number) for number in range(len(case.outputs))]
     wrong = [p for p in parts if any(p.differs(v).any() for v in p.views)]
-    each = [{d.label: d for d in of(p)} for p in wrong]
+    each = [{d.label: d for d in _explanations(p)} for p in wrong]
     common = [d for label, d in each[0].items() if all(label in e for e in each[1:])] if each else []
     if len(wrong) < len(parts) and any(d.label == "zero_gradient" for d in common):
         numbers = [n for n, p in enumerate(parts) if any(q is p for q in wrong)]

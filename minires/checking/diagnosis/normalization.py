@@ -19,7 +19,7 @@ import numpy as np
 from minires.checking.diagnosis.case import Case, View, subsets
 from minires.checking.report import Diagnosis
 
-__all__ = ["normalization", "other_statistics"]
+__all__ = ["is_normalization", "normalization", "other_statistics"]
 
 Array = np.ndarray[Any, Any]
 SMALLEST = 4  # elements of a group: three vectors span everything in less
@@ -109,14 +109,23 @@ def _forgotten(case: Case, view: View, axes: tuple[int, ...]) -> set[str] | None
     return found | ({"bn_missing_variance_term"} if np.any(np.abs(along) > slack) else set())
 
 
-def other_statistics(case: Case) -> Diagnosis | None:
-    """What is left: the gradient of a normalisation over other groups, or with another mean or variance."""
+def is_normalization(case: Case) -> bool:
+    """Whether the forward normalises its input, whatever the backward does."""
     if len(case.views[0].value) != case.views[0].value.shape[1]:
-        return None
+        return False
     for view in case.views:
         groups = list(_groups(view, view.support, view.value))
         if not groups or any(_compare(case, view, rows, columns, same=True) is None for rows, columns in groups):
-            return None
+            return False
+    return True
+
+
+def other_statistics(case: Case) -> Diagnosis | None:
+    """What is left: the gradient of a normalisation over other groups, or with another mean or variance."""
+    if not is_normalization(case):
+        return None
+    for view in case.views:
+        groups = list(_groups(view, view.support, view.value))
         found = [_compare(case, view, rows, columns) for rows, columns in groups]
         support = np.abs(view.analytic) > 1e-9 * view.scale
         if None in found and not list(_groups(view, support, view.analytic, 2)):
