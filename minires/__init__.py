@@ -39,6 +39,9 @@ from minires.creation import (
     zeros_like,
 )  # fmt: skip
 from minires.device import Array, is_available, synchronize
+from minires.modes import get_float32_matmul_precision, set_float32_matmul_precision
+from minires.precision import autocast, get_autocast_dtype, is_autocast_enabled
+from minires.precision import bfloat16 as _bfloat16
 from minires.random import get_rng_state, manual_seed, set_rng_state
 from minires.tensor import Tensor
 
@@ -46,14 +49,17 @@ if TYPE_CHECKING:
     from minires import checking, data, models, nn, optim, training, viz
     from minires.checking import gradcheck, gradcheck_model, gradcheck_pair
     from minires.io import load, save
+    from minires.optim import GradScaler
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Array",
+    "GradScaler",
     "Saved",
     "Tensor",
     "arange",
+    "autocast",
     "backward",
     "bool_",
     "checking",
@@ -70,6 +76,8 @@ __all__ = [
     "full",
     "full_like",
     "functional",
+    "get_autocast_dtype",
+    "get_float32_matmul_precision",
     "get_rng_state",
     "grad",
     "gradcheck",
@@ -79,6 +87,7 @@ __all__ = [
     "int16",
     "int32",
     "int64",
+    "is_autocast_enabled",
     "is_available",
     "is_grad_enabled",
     "linspace",
@@ -96,6 +105,7 @@ __all__ = [
     "randn",
     "randperm",
     "save",
+    "set_float32_matmul_precision",
     "set_rng_state",
     "synchronize",
     "tensor",
@@ -109,10 +119,12 @@ __all__ = [
 #: name -> the module that has it, for what is imported on first use
 _LAZY = {name: f"minires.{name}" for name in ("checking", "data", "models", "nn", "optim", "training", "viz")}
 _LAZY |= {name: "minires.checking" for name in ("gradcheck", "gradcheck_model", "gradcheck_pair")}
-_LAZY |= {"load": "minires.io", "save": "minires.io"}
+_LAZY |= {"GradScaler": "minires.optim", "load": "minires.io", "save": "minires.io"}
 
 
 def __getattr__(name: str) -> Any:
+    if name == "bfloat16":  # NumPy lacks it
+        return _bfloat16()
     if name not in _LAZY:
         raise AttributeError(f"module 'minires' has no attribute {name!r}")
     module = importlib.import_module(_LAZY[name])

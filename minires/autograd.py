@@ -14,6 +14,7 @@ from typing import Any
 
 from minires import operators
 from minires.device import array_module
+from minires.kernels import of as kernels_of
 from minires.memory import is_writable, lock
 from minires.modes import Mode, detect_anomaly, enable_grad, is_grad_enabled, no_grad, state
 from minires.op import Op, Saved, op
@@ -105,7 +106,7 @@ class _Sum:
         elif self.owned and not isinstance(term, Tensor):
             self.value += term
         else:
-            self.value = self.value + term
+            self.value = self.value + term if isinstance(term, Tensor) else kernels_of(term).add(self.value, term)
             self.owned = getattr(self.value, "ndim", 0) > 0  # NumPy gives numbers, not arrays, for 0-d sums
 
 
@@ -114,7 +115,7 @@ def _walk(
 ) -> list[Any]:
     """Walk back from ``roots``. With ``targets`` returns their gradients; without, adds to the leaves' ``.grad``."""
     walk = _Walk(None if targets is None else _Targets(targets, roots), recorded if retain is None else retain, recorded)
-    with Mode("grad_enabled", recorded):
+    with Mode("grad_enabled", recorded), Mode("autocast", None):  # rules run in the dtypes of the forward pass
         for root, seed in zip(roots, seeds, strict=True):
             walk.send(root if root._node is None else (root._node, root._slot), seed if recorded else seed.data)
         walk.run()

@@ -101,6 +101,8 @@ def _encode(value: Any, name: str, arrays: dict[str, np.ndarray[Any, Any]]) -> A
     """``value`` as JSON, with its arrays moved to ``arrays`` under a name that says where they were."""
     if isinstance(value, Tensor | np.ndarray) or array_module(value) is not np:
         raw = value.data if isinstance(value, Tensor) else value
+        if raw.dtype.name == "bfloat16":  # safetensors' side for NumPy cannot read it back
+            raise TypeError(f"save: {name or 'the Tensor'} is bfloat16, which the file cannot hold; save x.to('float32')")
         key = name or "value"
         while key in arrays:
             key += "_"

@@ -1,4 +1,4 @@
-"""What a thread is doing right now: whether ops are recorded, and whether NaNs are hunted.
+"""What a thread is doing right now: are ops recorded, are they cast, are NaNs hunted? And how exact products must be.
 
 Besides the random generators this is the only state that minires keeps outside of objects.
 """
@@ -13,16 +13,31 @@ from contextlib import ContextDecorator
 from pathlib import Path
 from typing import Any
 
-__all__ = ["detect_anomaly", "enable_grad", "is_grad_enabled", "no_grad", "state", "user_line"]
+__all__ = [
+    "detect_anomaly",
+    "enable_grad",
+    "get_float32_matmul_precision",
+    "is_grad_enabled",
+    "no_grad",
+    "set_float32_matmul_precision",
+    "state",
+    "user_line",
+]
 
 _PACKAGE = str(Path(__file__).parent) + os.sep
 
 
 class State(threading.local):
-    """What a thread is doing: whether ops are recorded, whether NaNs are hunted, and inside which modules it is."""
+    """What a thread is doing: whether ops are recorded, whether NaNs are hunted, and inside which modules it is.
+
+    ``autocast``: the 16-bit dtype of :func:`minires.autocast`, or None. ``capturing``: GPU work is being captured in a CUDA
+    graph, so nothing may wait for its results.
+    """
 
     grad_enabled = True
     anomaly = False
+    autocast: Any = None
+    capturing = False
 
     def __init__(self) -> None:
         self.modules: list[str] = []
@@ -34,9 +49,9 @@ state = State()
 class Mode(ContextDecorator):
     """Sets one attribute of ``state`` for a ``with`` block or a decorated function."""
 
-    def __init__(self, attribute: str, value: bool) -> None:
+    def __init__(self, attribute: str, value: Any) -> None:
         self._attribute, self._value = attribute, value
-        self._before: list[bool] = []
+        self._before: list[Any] = []
 
     def __enter__(self) -> None:
         self._before.append(getattr(state, self._attribute))
@@ -77,6 +92,34 @@ def detect_anomaly() -> Mode:
     pass as well as in a backward pass over a graph that was recorded inside. Slow: every array is looked at.
     """
     return Mode("anomaly", True)
+
+
+#: One for all threads, as in PyTorch: a backward pass in another thread computes like the forward pass did.
+_precision = "highest"
+
+
+def set_float32_matmul_precision(precision: str) -> None:
+    """How exactly a GPU multiplies float32 numbers in matrix products and convolutions; sums are float32 always.
+
+    Nothing changes on the CPU, for other dtypes, or in what a GPU does with elements one by one. Unlike PyTorch, which has a
+    switch of its own for convolutions and opens it by default, minires has this one for both, and it is closed by default.
+
+    Args:
+        precision: ``"highest"`` (the default): in float32, 24 bits. ``"high"``: the tensor cores may round both factors to
+            TensorFloat32, 11 bits. ``"medium"``: to bfloat16, 8 bits, where that is faster still; else as ``"high"``.
+
+    Raises:
+        ValueError: any other word.
+    """
+    global _precision
+    if precision not in ("highest", "high", "medium"):
+        raise ValueError(f"set_float32_matmul_precision: precision must be 'highest', 'high' or 'medium', got {precision!r}")
+    _precision = precision
+
+
+def get_float32_matmul_precision() -> str:
+    """``"highest"``, ``"high"`` or ``"medium"``, see :func:`set_float32_matmul_precision`."""
+    return _precision
 
 
 def user_line() -> str:

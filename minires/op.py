@@ -32,9 +32,11 @@ from typing import Any, Generic, ParamSpec, TypeVar, cast
 
 import numpy as np
 
+from minires import operators
 from minires.device import array_module, device_of
 from minires.errors import DeviceError
 from minires.modes import state
+from minires.precision import HALVES, INEXACT, casts
 from minires.tape import Node, check_finite
 from minires.tensor import Tensor
 
@@ -76,6 +78,7 @@ class Op(Generic[P]):
         self.sequences = {i for i, a in enumerate(annotations) if a == "Sequence[Array]"}
         self._optional = {i for i, a in enumerate(annotations) if a == "Array | None"}
         self._is_input = tuple(i in self.inputs for i in range(len(annotations)))
+        self.casts = casts(self.name, self.__module__)
         self.wanted: tuple[str, ...] = ()
         self.only_for: dict[str, int] = {}
         self._plan()
@@ -126,6 +129,8 @@ class Op(Generic[P]):
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Tensor:
         """Compute; record a node if an input is a Tensor that requires a gradient."""
         values = self._bind(args, kwargs)
+        if state.autocast is not None and self.casts is not None:
+            values = self._autocast(values)
         arrays, record, wrap = self._unwrap(values)
         out = self._compute(arrays)
         intermediates: dict[str, Any] = {}
@@ -140,7 +145,7 @@ class Op(Generic[P]):
             node.keep(arrays, outputs, intermediates)
         if state.anomaly:
             check_finite(self, outputs, "its forward pass", node)
-        tensors = [Tensor._from_op(y, node if y.dtype.kind in "fc" else None, i) for i, y in enumerate(outputs)]
+        tensors = [Tensor._from_op(y, node if y.dtype.kind in INEXACT else None, i) for i, y in enumerate(outputs)]
         return cast(Tensor, tuple(tensors) if type(out) is tuple else tensors[0])
 
     def _compute(self, arrays: list[Any]) -> Any:
@@ -164,6 +169,26 @@ class Op(Generic[P]):
                 raise TypeError(f"{self.name}: missing argument '{self.parameters[i]}'; it takes {self.__signature__}")
             values.append(default)
         return values
+
+    def _autocast(self, values: list[Any]) -> list[Any]:
+        """The inputs in the dtype that the op gets inside ``autocast``, if one of them is a Tensor."""
+        given = [values[i] for i in self.inputs]
+        inputs = [each for value in given for each in (value if isinstance(value, list | tuple) else [value])]
+        if not any(isinstance(value, Tensor) for value in inputs):
+            return values
+        target, eligible = (state.autocast, ("float32", *HALVES)) if self.casts == "16 bits" else (_FLOAT32, HALVES)
+
+        def convert(value: Any) -> Any:
+            dtype = getattr(value, "dtype", target)
+            if dtype == target or dtype.name not in eligible:
+                return value
+            return operators.functional.cast(value, target)
+
+        return [
+            [convert(each) for each in value] if i in self.sequences and isinstance(value, list | tuple)
+            else convert(value) if self._is_input[i] else value
+            for i, value in enumerate(values)
+        ]  # fmt: skip
 
     def _unwrap(self, values: list[Any]) -> tuple[list[Any], bool, bool]:
         """The arrays behind the inputs; whether one of them requires a gradient; whether one of them is a Tensor."""
@@ -238,6 +263,8 @@ def _annotation(parameter: inspect.Parameter) -> str:
 
 #: What needs no further look when it is given for an input.
 _PLAIN = (np.ndarray, float, int)
+
+_FLOAT32 = np.dtype(np.float32)
 
 
 def _is_operand(value: Any) -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from minires.device import array_module
+from minires.modes import state as mode
 
 __all__ = ["generator", "get_rng_state", "manual_seed", "set_rng_state", "uniform"]
 
@@ -26,7 +27,13 @@ def manual_seed(seed: int) -> None:
 
 
 def generator() -> np.random.Generator:
-    """The generator of the CPU."""
+    """The generator of the CPU.
+
+    Raises:
+        RuntimeError: a CUDA graph is being captured. Numbers drawn on the host would be frozen in it.
+    """
+    if mode.capturing:
+        raise RuntimeError("it draws random numbers on the host (as dropout does), and a graph would repeat the same ones")
     rng: np.random.Generator = _generators["cpu"]
     return rng
 

@@ -11,13 +11,12 @@ from collections.abc import Callable, Iterable
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from minires import operators
 from minires.device import array_module
 from minires.errors import AnomalyError, FreedGraphError, InPlaceError, MissingRuleError
 from minires.memory import Memory, lock
 from minires.modes import enable_grad, state, user_line
+from minires.precision import INEXACT
 from minires.tensor import Tensor
 
 if TYPE_CHECKING:
@@ -74,7 +73,7 @@ class Node:
         for name, i in op.kept_values:
             kept[name] = arrays[i] if self._is_needed(name) else None
         for name, i in op.kept_shapes:
-            kept[name] = np.shape(arrays[i])
+            kept[name] = getattr(arrays[i], "shape", ())
         for name in op.kept_intermediates:
             if name not in intermediates:
                 raise TypeError(f"{op.name}: its rule asks for '{name}', but that is no parameter and not in Saved")
@@ -254,7 +253,7 @@ def check_finite(op: Op[Any], arrays: Iterable[Any], where: str, node: Node | No
     """Raise AnomalyError if one of ``arrays`` (None and integers are passed over) holds a NaN or an infinity."""
     for array in arrays:
         array = array.data if isinstance(array, Tensor) else array
-        if array is None or getattr(getattr(array, "dtype", None), "kind", "") not in "fc":
+        if array is None or getattr(getattr(array, "dtype", None), "kind", "") not in INEXACT:
             continue
         xp = array_module(array)
         if not bool(xp.isfinite(array).all()):

@@ -13,10 +13,11 @@ from typing import Any, TypeVar, cast
 import numpy as np
 
 from minires import operators
-from minires.device import array_module, device_of
+from minires.device import array_module, bring, device_of
 from minires.errors import ShapeError
 from minires.memory import Memory, is_writable, memory_of, protect
 from minires.operators import Operators, raw
+from minires.precision import INEXACT
 
 __all__ = ["Tensor"]
 
@@ -73,7 +74,7 @@ class Tensor(Operators):
     @data.setter
     def data(self, array: Any) -> None:
         array = _checked("data", raw(array))
-        if self._requires_grad and array.dtype.kind not in "fc":
+        if self._requires_grad and array.dtype.kind not in INEXACT:
             raise TypeError(f"data: a Tensor that requires a gradient cannot hold dtype {array.dtype}")
         self._array = array
 
@@ -109,7 +110,7 @@ class Tensor(Operators):
 
     @requires_grad.setter
     def requires_grad(self, value: bool) -> None:
-        if value and self.dtype.kind not in "fc":
+        if value and self.dtype.kind not in INEXACT:
             raise ValueError(f"requires_grad: only floating point Tensors have derivatives, this one is {self.dtype}")
         if not value and self._node is not None:
             raise ValueError("requires_grad: the result of an op cannot be switched off; use x.detach()")
@@ -309,17 +310,18 @@ class Tensor(Operators):
 
     def __setitem__(self, index: Any, value: Any) -> None:
         self._check_in_place("x[...] = value", value)
-        index = tuple(raw(i) for i in index) if isinstance(index, tuple) else raw(index)
-        self._array[index] = raw(value)
+        parts = tuple(bring(raw(i), self._array) for i in (index if isinstance(index, tuple) else (index,)))
+        self._array[parts if isinstance(index, tuple) else parts[0]] = bring(raw(value), self._array)
 
     def copy_(self: _T, source: Any) -> _T:
         """Overwrite the values with those of ``source`` (broadcast to this shape); returns itself."""
         self._check_in_place("copy_", source)
         try:
-            self._array[...] = raw(source)
+            self._array[...] = bring(raw(source), self._array)
         except ValueError:
             rule = "the source cannot be broadcast to this Tensor's shape"
-            raise ShapeError("copy_", rule, tensor=(self.shape, ""), source=(np.shape(raw(source)), "")) from None
+            shape = getattr(raw(source), "shape", ())
+            raise ShapeError("copy_", rule, tensor=(self.shape, ""), source=(shape, "")) from None
         return self
 
     def fill_(self: _T, value: Any) -> _T:
@@ -353,7 +355,7 @@ class Tensor(Operators):
         Allowed while a graph still needs the old values; that graph's backward pass then raises.
         """
         with self.memory.announced_change():
-            self._array[...] = raw(source)
+            self._array[...] = bring(raw(source), self._array)
 
 
 def _checked(what: str, data: Any) -> Any:
@@ -362,7 +364,7 @@ def _checked(what: str, data: Any) -> Any:
         data = np.asarray(data)  # a subclass such as np.memmap as a plain array over the same memory
     elif array_module(data) is np:
         raise TypeError(f"{what}: expected a NumPy or CuPy array, got {type(data).__name__} (use minires.tensor())")
-    if data.dtype.kind not in "fciub":
+    if data.dtype.kind not in "fciub" and data.dtype.name != "bfloat16":
         raise TypeError(f"{what}: dtype {data.dtype} is not supported; expected numbers or booleans")
     return data
 

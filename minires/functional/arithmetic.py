@@ -11,9 +11,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
+from minires import kernels
 from minires.device import Array, array_module
 from minires.errors import ShapeError
 from minires.op import op
+from minires.precision import is_half
 
 __all__ = [
     "abs", "add", "clamp", "clip", "cos", "div", "exp", "floor_divide", "log", "maximum", "minimum", "mul", "neg", "pow",
@@ -24,6 +28,14 @@ __all__ = [
 def floating(input: Any) -> Any:
     """An array of integers or booleans as float32; anything else as it is."""
     return input.astype("float32") if getattr(input, "dtype", None) is not None and input.dtype.kind in "iub" else input
+
+
+def total(input: Any, axes: tuple[int, ...], keepdims: bool) -> Any:
+    """The sum of an array over ``axes``. 16-bit numbers add up in float32; a sum that is too large for them is infinite."""
+    if not is_half(input):
+        return input.sum(axis=axes, keepdims=keepdims)
+    with np.errstate(over="ignore"):
+        return input.sum(axis=axes, dtype="float32", keepdims=keepdims).astype(input.dtype)
 
 
 def _operands(op: str, input: Any, other: Any) -> tuple[Any, Any]:
@@ -39,7 +51,14 @@ def _operands(op: str, input: Any, other: Any) -> tuple[Any, Any]:
         input = input.astype(getattr(other, "dtype", "float32"))
     elif kinds == ("float", "integer"):
         other = other.astype(getattr(input, "dtype", "float32"))
-    return input, other
+    return _weak(input, other), _weak(other, input)
+
+
+def _weak(operand: Any, partner: Any) -> Any:
+    """A Python float beside bfloat16 as such a number: it should not change the dtype, but NumPy would answer float32."""
+    if type(operand) is float and is_half(partner) and partner.dtype.kind == "V":
+        return partner.dtype.type(operand)
+    return operand
 
 
 def _kind(operand: Any) -> str:
@@ -53,8 +72,7 @@ def _kind(operand: Any) -> str:
 @op
 def add(input: Array, other: Array) -> Array:
     """``input + other``, element by element with broadcasting."""
-    input, other = _operands("add", input, other)
-    return input + other
+    return kernels.of(input).add(*_operands("add", input, other))
 
 
 @add.backward
@@ -239,8 +257,9 @@ def _to_winners(dy: Array, first_wins: Any, tie: Any, needs: Any) -> tuple[Any, 
 def where(condition: Any, input: Array, other: Array) -> Array:
     """``input`` where ``condition`` holds, ``other`` elsewhere, with broadcasting. No gradient for the condition."""
     input, other = _operands("where", input, other)
+    xp = array_module(condition, input, other)
     try:
-        return array_module(condition, input, other).where(condition, input, other)
+        return xp.where(xp.full((), condition) if isinstance(condition, bool) else condition, input, other)
     except ValueError:
         shapes = {"condition": condition, "input": input, "other": other}
         rule = "from the last axis on, sizes must be equal or 1 (broadcasting)"

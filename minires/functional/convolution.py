@@ -18,11 +18,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from minires import kernels
 from minires.device import Array
 from minires.errors import ShapeError
+from minires.functional.linear import like_product
 from minires.functional.reduction import sum as sum_over
 from minires.functional.shaping import reshape
 from minires.op import op
@@ -182,7 +181,7 @@ def conv_transpose2d(
     if min(height, width) < 1:
         raise ShapeError(name, f"padding {pads} leaves an output of {height}×{width} pixels", **shapes)
     out = _conv_transpose2d(input, weight, (height, width), strides, pads, dilations, groups)
-    return out if bias is None else out + reshape(bias, (1, -1, 1, 1))  # (O,) -> (1, O, 1, 1)
+    return out if bias is None else out + reshape(like_product(bias, out), (1, -1, 1, 1))  # (O,) -> (1, O, 1, 1)
 
 
 # ------------------------------------------------------------------------------------------------ checks
@@ -198,7 +197,7 @@ def _pair(name: str, value: Any, least: int) -> Pair:
 
 def _check_shapes(name: str, input: Any, weight: Any, groups: int) -> dict[str, tuple[Any, str]]:
     """What convolution and transposed convolution have in common; returns both shapes for further messages."""
-    shapes = {"input": (np.shape(input), "N C H W"), "weight": (np.shape(weight), "O I kH kW")}
+    shapes = {"input": (getattr(input, "shape", ()), "N C H W"), "weight": (getattr(weight, "shape", ()), "O I kH kW")}
     if len(shapes["input"][0]) != 4 or len(shapes["weight"][0]) != 4:
         raise ShapeError(name, "input and weight must have 4 axes", **shapes)
     if not isinstance(groups, int) or groups < 1 or input.shape[1] % groups or weight.shape[0] % groups:

@@ -13,8 +13,9 @@ from typing import Any
 from minires import kernels
 from minires.device import Array, array_module
 from minires.errors import ShapeError
-from minires.functional.shaping import expand, reshape, transpose, unsqueeze
+from minires.functional.shaping import cast, expand, reshape, transpose, unsqueeze
 from minires.op import Saved, op
+from minires.precision import einsum_in_float32, is_half
 from minires.tensor import Tensor
 
 __all__ = ["bilinear", "einsum", "linear", "matmul"]
@@ -116,7 +117,12 @@ def bilinear(input1: Array, input2: Array, weight: Array, bias: Array | None = N
         rule = "the inputs must agree but for their last axes, which are those of weight"
         raise ShapeError("bilinear", rule, input1=(shapes[0], ""), input2=(shapes[1], ""), weight=(shapes[2], "O I J"))
     out = einsum("...i,oij,...j->...o", input1, weight, input2)
-    return out if bias is None else out + bias
+    return out if bias is None else out + like_product(bias, out)
+
+
+def like_product(bias: Any, product: Any) -> Any:
+    """The bias of a product, in 16 bits if ``autocast`` made the product so: a float32 bias would make the sum float32."""
+    return cast(bias, product.dtype) if is_half(product) and product.dtype != bias.dtype else bias
 
 
 def einsum(equation: str, *operands: Any) -> Tensor:
@@ -135,7 +141,7 @@ def einsum(equation: str, *operands: Any) -> Tensor:
 def contraction(operands: Sequence[Array], inputs: list[str], output: str) -> Array:
     """Σ of the product of all operands over the letters that ``output`` lacks. ``inputs``: the letters of each operand."""
     xp = array_module(*operands)
-    out = xp.einsum(",".join(inputs) + "->" + output, *operands, optimize=len(operands) > 1)
+    out = einsum_in_float32(xp, ",".join(inputs) + "->" + output, operands)
     axes = [(c, n, term) for term, x in zip(inputs, operands, strict=True) for c, n in zip(term, x.shape, strict=True)]
     return Saved(out, identities={c: xp.eye(n, dtype=out.dtype) for c, n, term in axes if term.count(c) > 1})
 

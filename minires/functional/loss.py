@@ -9,13 +9,18 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
+
 from minires.device import Array, array_module
 from minires.errors import ShapeError
 from minires.functional.activation import log_softmax, sigmoid, softmax
 from minires.functional.arithmetic import clamp, exp, log, where
 from minires.functional.reduction import mean, sum
 from minires.functional.shaping import cast, gather, squeeze, unsqueeze
-from minires.op import op
+from minires.kernels import of as kernels_of
+from minires.modes import state
+from minires.op import Saved, op
+from minires.precision import INEXACT, is_half
 from minires.tensor import Tensor
 
 __all__ = [
@@ -54,6 +59,7 @@ def cross_entropy(
     _check_reduction(name, reduction)
     if not 0 <= label_smoothing <= 1:
         raise ValueError(f"{name}: expected label_smoothing between 0 and 1, got {label_smoothing}")
+    input = _full_precision(input)
     class_axis, classes = _class_axis(name, input)
     weights = _class_weights(name, input, weight, classes)
     smoothing = label_smoothing / classes
@@ -62,18 +68,42 @@ def cross_entropy(
             raise ShapeError(name, "class probabilities must have the shape of the input", **_pair(input, target))
         target = cast(target, input.dtype) if target.dtype != input.dtype else target
         wanted = target * (1 - label_smoothing) + smoothing if label_smoothing else target
-        loss = softmax_cross_entropy(input, wanted if weights is None else wanted * weights, class_axis)
+        if weights is not None:
+            wanted = wanted * weights.reshape((-1,) + (1,) * max(input.ndim - 2, 0))  # (C, 1, ...)
+        loss = softmax_cross_entropy(input, wanted, class_axis)
         return _reduce(loss, reduction)
-    index, counted = _class_indices(name, input, target, class_axis, classes, ignore_index)
-    xp = array_module(index)
-    classes_range = xp.arange(classes).reshape((-1,) + (1,) * (index.ndim - class_axis))  # (C, 1, ...)
-    hit = xp.expand_dims(index, class_axis) == classes_range  # (N, C, ...)
+    labels = _class_indices(name, input, target, class_axis, classes, ignore_index)
+    return _label_cross_entropy(input, labels, weights, ignore_index, float(label_smoothing), reduction)
+
+
+@op
+def _label_cross_entropy(
+    input: Array, labels: Any, weights: Any, ignore_index: int, label_smoothing: float, reduction: str
+) -> Array:
+    """Cross-entropy with class indices: loss and slope are computed in one pass over the logits."""
+    loss, slope, divisor = kernels_of(input).cross_entropy(input, labels, weights, ignore_index, label_smoothing, reduction)
+    return Saved(loss, slope=slope, divisor=divisor)
+
+
+@_label_cross_entropy.backward
+def _(dy: Array, slope: Any, divisor: Any, labels: Any, ignore_index: int) -> Any:
+    """With p = softmax(x) and t what is wanted of it: dx = p·Σt - t for each sample, for a mean by their weights."""
+    return kernels_of(slope).cross_entropy_backward(dy, slope, divisor, labels, ignore_index)
+
+
+@_label_cross_entropy.definition
+def _(input: Array, labels: Any, weights: Any, ignore_index: int, label_smoothing: float, reduction: str) -> Any:
+    xp = array_module(labels)
+    class_axis, classes = _class_axis("cross_entropy", input)
+    smoothing = label_smoothing / classes
+    counted = labels != ignore_index
+    column = (-1,) + (1,) * (labels.ndim - class_axis)
+    hit = xp.expand_dims(labels, class_axis) == xp.arange(classes).reshape(column)  # (N, C, ...)
     wanted = xp.where(hit, 1 - label_smoothing + smoothing, smoothing) * xp.expand_dims(counted, class_axis)
-    wanted = wanted.astype(input.dtype) if weights is None else wanted.astype(input.dtype) * weights
-    loss = softmax_cross_entropy(input, wanted, class_axis)
-    if not bool(counted.all()):  # if none counts, "mean" is 0/0: the loss is NaN, but the gradient must stay 0
-        loss = where(counted, loss, 0)
-    return _reduce(loss, reduction, _total_weight(weights, index, counted))
+    wanted = wanted.astype(input.dtype) if weights is None else wanted.astype(input.dtype) * weights.reshape(column)
+    # If none counts, "mean" is 0/0: the loss is NaN, but the gradient must stay 0.
+    loss = where(counted, softmax_cross_entropy(input, wanted, class_axis), 0)
+    return _reduce(loss, reduction, _total_weight(weights, xp.where(counted, labels, 0), counted))
 
 
 @op
@@ -92,9 +122,7 @@ def _(dy: Array, input: Array, target: Array, dim: int, needs: Any) -> Any:
     return dx, (-dy * log_softmax(input, dim) if needs.target else None)
 
 
-def nll_loss(
-    input: Array, target: Any, weight: Any = None, ignore_index: int = -100, reduction: str = "mean"
-) -> Tensor:
+def nll_loss(input: Array, target: Any, weight: Any = None, ignore_index: int = -100, reduction: str = "mean") -> Tensor:
     """-input[target], for log-probabilities as ``log_softmax`` returns them.
 
     Args:
@@ -109,11 +137,14 @@ def nll_loss(
         ValueError: a class index out of range, an unknown reduction.
     """
     _check_reduction("nll_loss", reduction)
+    input = _full_precision(input)
     class_axis, classes = _class_axis("nll_loss", input)
     weights = _class_weights("nll_loss", input, weight, classes)
-    index, counted = _class_indices("nll_loss", input, target, class_axis, classes, ignore_index)
+    labels = _class_indices("nll_loss", input, target, class_axis, classes, ignore_index)
+    counted = labels != ignore_index
+    index = array_module(labels).where(counted, labels, 0)
     picked = squeeze(gather(input, class_axis, array_module(index).expand_dims(index, class_axis)), class_axis)
-    factor = counted.astype(input.dtype) if weights is None else counted * weights.reshape(-1)[index]
+    factor = counted.astype(input.dtype) if weights is None else counted * weights[index]
     loss = where(counted, picked, 0) * -factor  # not a product alone: an ignored -inf would become NaN
     return _reduce(loss, reduction, _total_weight(weights, index, counted))
 
@@ -127,20 +158,18 @@ def _class_axis(name: str, input: Any) -> tuple[int, int]:
 
 
 def _class_weights(name: str, input: Any, weight: Any, classes: int) -> Any:
-    """The weights as an array that broadcasts against ``input``, or None."""
+    """The weights (C,) in the dtype of ``input``, or None."""
     if weight is None:
         return None
     weight = _raw(weight)
     if tuple(weight.shape) != (classes,):
         rule = f"weight must have one value for each of the {classes} classes"
         raise ShapeError(name, rule, input=(input.shape, ""), weight=(weight.shape, "C"))
-    return weight.astype(input.dtype).reshape((-1,) + (1,) * max(input.ndim - 2, 0))  # (C, 1, ...)
+    return array_module(_raw(input)).asarray(weight).astype(input.dtype)
 
 
-def _class_indices(
-    name: str, input: Any, target: Any, class_axis: int, classes: int, ignore_index: int
-) -> tuple[Any, Any]:
-    """The class indices, with 0 for ignored ones, and which samples count."""
+def _class_indices(name: str, input: Any, target: Any, class_axis: int, classes: int, ignore_index: int) -> Any:
+    """The class indices as an array on the device of ``input``."""
     index = array_module(_raw(input)).asarray(_raw(target))
     expected = tuple(n for i, n in enumerate(input.shape) if i != class_axis)
     if index.dtype.kind not in "iu":
@@ -148,18 +177,21 @@ def _class_indices(
     if index.shape != expected:
         rule = f"the target must have the shape {expected}: that of the input without classes"
         raise ShapeError(name, rule, **_pair(input, index))
-    counted = index != ignore_index
-    index = array_module(index).where(counted, index, 0)
-    if index.size and (int(index.min()) < 0 or int(index.max()) >= classes):
-        wrong = int(index.min()) if int(index.min()) < 0 else int(index.max())
-        expected_classes = f"class indices from 0 to {classes - 1} (or ignore_index {ignore_index})"
-        raise ValueError(f"{name}: expected {expected_classes}, got {wrong}")
-    return index, counted
+    if not state.capturing:  # looking at values would wait for them; a captured loss becomes NaN instead
+        _check_range(name, index, classes, ignore_index)
+    return index
+
+
+def _check_range(name: str, index: Any, classes: int, ignore_index: int) -> None:
+    wrong = ((index < 0) | (index >= classes)) & (index != ignore_index)
+    if bool(wrong.any()):
+        expected = f"class indices from 0 to {classes - 1} (or ignore_index {ignore_index})"
+        raise ValueError(f"{name}: expected {expected}, got {int(index[wrong][0])}")
 
 
 def _total_weight(weights: Any, index: Any, counted: Any) -> float:
     """What "mean" divides by: the weights of the targets that count."""
-    return float(counted.sum() if weights is None else (weights.reshape(-1)[index] * counted).sum().real)
+    return float(counted.sum() if weights is None else (weights[index] * counted).sum().real)
 
 
 # ------------------------------------------------------------------------------------ distances
@@ -241,7 +273,7 @@ def smooth_l1_loss(input: Array, target: Array, reduction: str = "mean", beta: f
 @op
 def _bernoulli_loss(input: Array, target: Array) -> Array:
     xp = array_module(input)
-    with _quiet(xp):
+    with _quiet():
         return -(target * xp.maximum(xp.log(input), -100) + (1 - target) * xp.maximum(xp.log(1 - input), -100))
 
 
@@ -251,7 +283,7 @@ def _(dy: Array, input: Array, target: Array, needs: Any) -> Any:
     dx = dy * (input - target) / clamp(input * (1 - input), 1e-12) if needs.input else None
     if not needs.target:
         return dx, None
-    with _quiet(array_module(_raw(input))):
+    with _quiet():
         return dx, dy * (clamp(log(1 - input), -100) - clamp(log(input), -100))
 
 
@@ -313,6 +345,7 @@ def binary_cross_entropy_with_logits(
         pos_weight: factor of the positive class, anything that broadcasts to that shape, or None for 1.
     """
     _check_pair("binary_cross_entropy_with_logits", input, target, reduction)
+    input = _full_precision(input)
     if pos_weight is not None:
         pos_weight = array_module(_raw(input)).asarray(_raw(pos_weight)).astype(input.dtype)
     return _reduce(_weighted(_bernoulli_logit_loss(input, target, pos_weight), weight), reduction)
@@ -363,7 +396,7 @@ def kl_div(input: Array, target: Array, reduction: str = "mean", log_target: boo
 
 
 def _reduce(loss: Tensor, reduction: str, total: float | None = None) -> Tensor:
-    """"mean" divides by ``total``, else by the number of elements; with nothing to divide by it is NaN, as in PyTorch."""
+    """A mean divides by ``total``, else by the number of elements; NaN if there is nothing to divide by, as in PyTorch."""
     if reduction == "none":
         return loss
     if reduction == "sum":
@@ -394,12 +427,17 @@ def _pair(input: Any, target: Any) -> dict[str, Any]:
 
 
 def _is_floating(value: Any) -> bool:
-    return getattr(getattr(value, "dtype", None), "kind", "") in ("f", "c")
+    return getattr(getattr(value, "dtype", None), "kind", "-") in INEXACT
 
 
-def _quiet(xp: Any) -> Any:
-    """Inside, the logarithm of 0 is -inf without a warning."""
-    return xp.errstate(divide="ignore", invalid="ignore")
+def _quiet() -> Any:
+    """Inside, the logarithm of 0 is -inf without a warning (a GPU never warns)."""
+    return np.errstate(divide="ignore", invalid="ignore")
+
+
+def _full_precision(input: Any) -> Any:
+    """Inside ``autocast`` 16-bit logits become float32 before weights are made to fit their dtype."""
+    return cast(input, "float32") if state.autocast is not None and isinstance(input, Tensor) and is_half(input) else input
 
 
 def _raw(value: Any) -> Any:

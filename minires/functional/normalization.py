@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import Any
 
 from minires.device import Array
@@ -23,6 +24,7 @@ from minires.functional.reduction import mean
 from minires.functional.shaping import reshape
 from minires.kernels import of as kernels_of
 from minires.op import Op, Saved, op
+from minires.precision import INEXACT
 from minires.tensor import Tensor
 
 __all__ = ["batch_norm", "batch_norm_relu", "group_norm", "instance_norm", "layer_norm"]
@@ -171,12 +173,11 @@ def _statistics(input: Any, running: Running, training: bool, momentum: float) -
     """The mean and biased variance to normalise by: the running ones, or ``input``'s, which the running ones follow."""
     if not training:
         return running
-    mean, variance = kernels_of(input).batch_statistics(input)
-    if input.size:
-        count = input.size // input.shape[1]
-        _update(running[0], mean, momentum)
-        _update(running[1], variance * (count / (count - 1)), momentum)
-    return mean, variance
+    with ExitStack() as changes:
+        for each in running:
+            if isinstance(each, Tensor) and input.size:
+                changes.enter_context(each.memory.announced_change())
+        return kernels_of(input).batch_statistics(input, (_raw(running[0]), _raw(running[1])), momentum)  # type: ignore[no-any-return]
 
 
 def _update(running: Any, new: Any, momentum: float) -> None:
@@ -319,7 +320,7 @@ def instance_norm(
     positions, axes = x[:1, :1].size, tuple(range(2, x.ndim))
     if positions == 1:
         raise ValueError(f"{name}: expected more than 1 value per channel of a sample, got input of shape {x.shape}")
-    if x.size and x.dtype.kind == "f":
+    if x.size and x.dtype.kind in "fV":
         _update(running_mean, x.mean(axis=axes).mean(axis=0), momentum)
         _update(running_var, x.var(axis=axes, ddof=1).mean(axis=0), momentum)
     return _affine(standardize(input, axes, eps), weight, bias, (x.shape[1], *(1 for _ in axes)))
@@ -337,5 +338,5 @@ def _raw(value: Any) -> Any:
 
 
 def _check_floating(name: str, x: Any) -> None:
-    if x.dtype.kind not in "fc":
+    if x.dtype.kind not in INEXACT:
         raise TypeError(f"{name}: expected floating point input, got {x.dtype}")

@@ -17,7 +17,7 @@ import numpy as np
 from minires import kernels
 from minires.device import Array, array_module
 from minires.errors import ShapeError
-from minires.functional.upsampling import like, require_floating, resample
+from minires.functional.upsampling import require_floating, resample
 from minires.functional.windows import Size, batched, check_image, image_axes, make_window, pair
 from minires.kernels.window import Window
 from minires.op import Saved, op
@@ -109,8 +109,9 @@ def _flat_indices(offsets: Any, window: Window) -> Any:
     """The numbers of cells inside their windows as positions ``h·W + w`` in the image."""
     xp = array_module(offsets)
     rows, columns = xp.divmod(offsets.astype(np.int64), window.kernel[1])
-    rows = rows * window.dilation[0] + xp.asarray(window.origins(0))[:, None]
-    return rows * window.input_size[1] + columns * window.dilation[1] + xp.asarray(window.origins(1))
+    top, left = (xp.arange(n) * s - p for n, s, p in zip(window.output_size, window.stride, window.padding, strict=True))
+    rows = rows * window.dilation[0] + top[:, None]
+    return rows * window.input_size[1] + columns * window.dilation[1] + left
 
 
 # ---------------------------------------------------------------------------------------- the reverse of max pooling
@@ -164,8 +165,8 @@ def max_unpool2d(
 @op
 def _unpool(input: Array, indices: Any, size: tuple[int, int]) -> Array:
     """Every element written to its position: (N, C, H', W') -> (N, C, *size)."""
-    out = array_module(input).zeros(_flat((*input.shape[:2], *size)), input.dtype)
-    out[_planes(indices), indices.reshape(_flat(indices.shape))] = input.reshape(_flat(input.shape))
+    where = _planes(indices), indices.reshape(_flat(indices.shape))
+    out = kernels.of(input).put_last(input.reshape(_flat(input.shape)), where, _flat((*input.shape[:2], *size)))
     return out.reshape(*input.shape[:2], *size)  # (N·C, H·W) -> (N, C, H, W)
 
 
@@ -189,9 +190,8 @@ def _(dy: Array, indices: Any, input_shape: tuple[int, ...]) -> Any:
 @op
 def _scatter(input: Array, indices: Any, size: tuple[int, ...]) -> Array:
     """Every element added at its position: (N, C, H', W') -> (N, C, *size)."""
-    xp = array_module(input)
-    out = xp.zeros(_flat((*input.shape[:2], *size)), input.dtype)
-    xp.add.at(out, (_planes(indices), indices.reshape(_flat(indices.shape))), input.reshape(_flat(input.shape)))
+    where = _planes(indices), indices.reshape(_flat(indices.shape))
+    out = kernels.of(input).put_add(input.reshape(_flat(input.shape)), where, _flat((*input.shape[:2], *size)))
     return out.reshape(*input.shape[:2], *size)  # (N·C, H·W) -> (N, C, H, W)
 
 
@@ -249,7 +249,7 @@ def avg_pool2d(
     rows, columns = (_window_means(window, axis, count_include_pad, divisor_override is None) for axis in (0, 1))
     if divisor_override is not None:
         rows = rows / divisor_override
-    return batched(resample, input, like(rows, input), like(columns, input))
+    return batched(resample, input, rows, columns)
 
 
 @lru_cache(maxsize=256)
@@ -285,7 +285,7 @@ def adaptive_avg_pool2d(input: Array, output_size: OutputSize) -> Tensor:
     """
     sizes = _adaptive_sizes("adaptive_avg_pool2d", input, output_size)
     require_floating("adaptive_avg_pool2d:", input)
-    rows, columns = (like(_adaptive_means(*each), input) for each in sizes)
+    rows, columns = (_adaptive_means(*each) for each in sizes)
     return batched(resample, input, rows, columns)
 
 

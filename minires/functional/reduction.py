@@ -13,7 +13,7 @@ import numpy as np
 
 from minires.device import Array, array_module
 from minires.errors import ShapeError
-from minires.functional.arithmetic import abs, exp, floating, maximum, minimum, where
+from minires.functional.arithmetic import abs, exp, floating, maximum, minimum, total, where
 from minires.functional.shaping import (
     along,
     axes_of,
@@ -27,6 +27,7 @@ from minires.functional.shaping import (
     unsqueeze,
 )  # fmt: skip
 from minires.op import Saved, op
+from minires.precision import is_half
 from minires.tensor import Dims, Tensor
 
 __all__ = [
@@ -55,7 +56,7 @@ def _count(op: str, dim: Dims, shape: tuple[int, ...]) -> int:
 @op
 def sum(input: Array, dim: Dims = None, keepdim: bool = False) -> Array:
     """Σ x over ``dim``. Integers and booleans add up to int64."""
-    return input.sum(axis=axes_of("sum", dim, input.shape), keepdims=keepdim)
+    return total(input, axes_of("sum", dim, input.shape), keepdim)
 
 
 @sum.backward
@@ -67,7 +68,10 @@ def _(dy: Array, input_shape: tuple[int, ...], dim: Dims) -> Any:
 @op
 def mean(input: Array, dim: Dims = None, keepdim: bool = False) -> Array:
     """Σ x / n over ``dim``. The mean of integers or booleans is float32."""
-    return floating(input).mean(axis=axes_of("mean", dim, input.shape), keepdims=keepdim)
+    axes, x = axes_of("mean", dim, input.shape), floating(input)
+    if is_half(x):
+        return x.mean(axis=axes, dtype="float32", keepdims=keepdim).astype(x.dtype)
+    return x.mean(axis=axes, keepdims=keepdim)
 
 
 @mean.backward
@@ -107,7 +111,7 @@ def _products_of_others(input: Any, axes: tuple[int, ...], xp: Any) -> Any:
 def cumsum(input: Array, dim: int) -> Array:
     """yᵢ = x₀ + … + xᵢ along ``dim``."""
     axis_of("cumsum", dim, input.shape)
-    return input.cumsum(axis=dim).reshape(input.shape)  # NumPy makes one axis of none
+    return (input if input.ndim else input.reshape(1)).cumsum(axis=dim).reshape(input.shape)
 
 
 @cumsum.backward
@@ -275,7 +279,9 @@ def _nonzero(divisor: Any) -> Any:
 def logsumexp(input: Array, dim: Dims, keepdim: bool = False) -> Array:
     """ln Σ eˣ over ``dim``, a smooth maximum. The largest x is taken out first, so that nothing overflows."""
     axes, x, xp = axes_of("logsumexp", dim, input.shape), floating(input), array_module(input)
-    top = x.real.max(axis=axes, keepdims=True, initial=-math.inf)  # of no elements: ln 0
+    if not math.prod(x.shape[i] for i in axes):  # ln 0
+        return xp.full(x.sum(axis=axes, keepdims=keepdim).shape, -math.inf, x.dtype)
+    top = x.real.max(axis=axes, keepdims=True)
     top = xp.where(xp.isfinite(top), top, 0)  # for a row of -inf alone, or with +inf
     with np.errstate(divide="ignore", over="ignore"):
         y = top + xp.log(xp.exp(x - top).sum(axis=axes, keepdims=True))

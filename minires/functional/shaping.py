@@ -12,11 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from minires.device import Array, array_module, device_of
+from minires import kernels
+from minires.device import Array, array_module, bring, device_of
 from minires.device import to_device as move
 from minires.errors import ShapeError
-from minires.functional.arithmetic import where
+from minires.functional.arithmetic import total, where
 from minires.op import Saved, op
+from minires.operators import raw
 from minires.tensor import Tensor
 
 __all__ = [
@@ -204,7 +206,7 @@ def sum_to_size(input: Array, shape: tuple[int, ...]) -> Array:
     """The reverse of broadcasting: sum over the axes along which ``shape`` was repeated to the shape of ``input``."""
     leading = input.ndim - len(shape)
     axes = (*range(leading), *(i + leading for i, n in enumerate(shape) if n == 1 and input.shape[i + leading] != 1))
-    return input.sum(axis=axes, keepdims=True).reshape(shape)
+    return total(input, axes, True).reshape(shape)
 
 
 @sum_to_size.backward
@@ -376,7 +378,7 @@ def getitem(input: Array, index: Any) -> Array:
 
     Unlike in PyTorch the axis that ``[1, 2]`` makes in ``x[0, :, [1, 2]]`` comes first; write ``x[0][:, [1, 2]]``.
     """
-    index = _plain(index)
+    index = _plain(index, input)
     try:
         return Saved(input[index], at=_own(index))
     except (IndexError, TypeError) as error:
@@ -391,12 +393,10 @@ def _(dy: Array, at: Any, input_shape: tuple[int, ...]) -> Any:
 @op
 def put(input: Array, index: Any, shape: tuple[int, ...]) -> Array:
     """Zeros of ``shape`` with ``input`` added at ``index``, repeated indices adding up: the reverse of indexing."""
-    xp = array_module(input)
-    out = xp.zeros(shape, input.dtype)
     if _may_repeat(index):
-        xp.add.at(out, index, input)  # NumPy's +=, which counts a repeated index each time
-    else:
-        out[index] = input
+        return kernels.of(input).put_add(input, index, shape)
+    out = array_module(input).zeros(shape, input.dtype)
+    out[index] = input
     return out
 
 
@@ -411,13 +411,13 @@ def _may_repeat(index: Any) -> bool:
     return any(isinstance(i, list) or (getattr(i, "ndim", 0) and i.dtype.kind != "b") for i in parts)
 
 
-def _plain(index: Any) -> Any:
-    """The index with Tensors replaced by their arrays."""
+def _plain(index: Any, like: Any) -> Any:
+    """The index with Tensors replaced by their arrays, on the device of ``like``."""
     if isinstance(index, tuple):
-        return tuple(_plain(i) for i in index)
+        return tuple(_plain(i, like) for i in index)
     if isinstance(index, list):
-        return [_plain(i) for i in index]
-    return index.data if isinstance(index, Tensor) else index
+        return [_plain(i, like) for i in index]
+    return bring(index.data if isinstance(index, Tensor) else index, like)
 
 
 def _own(index: Any) -> Any:
@@ -435,7 +435,7 @@ def gather(input: Array, dim: int, index: Any) -> Tensor:
         dim: the axis along which the index counts.
         index: integers, with as many axes as ``input`` and, on all axes but ``dim``, at most its sizes.
     """
-    index = _plain(index)
+    index = _plain(index, raw(input))
     axis, shape = axis_of("gather", dim, input.shape), tuple(input.shape)
     if index.ndim != len(shape) or any(k > n for i, (k, n) in enumerate(zip(index.shape, shape, strict=True)) if i != axis):
         rule = f"index must have as many axes as input and, but for dim {dim}, no larger sizes"

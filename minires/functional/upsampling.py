@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 
 from minires import kernels
-from minires.device import Array, array_module
+from minires.device import Array
 from minires.errors import ShapeError
 from minires.functional.windows import Size, pair
 from minires.op import op
+from minires.precision import INEXACT
 from minires.tensor import Tensor
 
 __all__ = ["interpolate"]
@@ -69,13 +70,15 @@ def interpolate(
         indices = [_nearest(*axis, exact=mode == "nearest-exact") for axis in axes]
         return _pick(input, *indices)
     require_floating("interpolate: mode 'bilinear'", input)
-    matrices = [like(_bilinear(*axis, bool(align_corners)), input) for axis in axes]
-    return resample(input, *matrices)
+    return resample(input, *(_bilinear(*axis, bool(align_corners)) for axis in axes))
 
 
 @op
 def resample(input: Array, rows: Any, columns: Any) -> Array:
-    """A·X·Bᵀ for every image and channel: (N, C, H, W), A (H', H), B (W', W) -> (N, C, H', W')."""
+    """A·X·Bᵀ for every image and channel: (N, C, H, W), A (H', H), B (W', W) -> (N, C, H', W').
+
+    The matrices are constants, and stay NumPy arrays of float64 on every device: the kernel knows best what to make of them.
+    """
     return kernels.of(input).resample(input, rows, columns)
 
 
@@ -88,17 +91,14 @@ def _(dy: Array, rows: Any, columns: Any) -> Any:
 @op
 def _pick(input: Array, rows: Any, columns: Any) -> Array:
     """Row ``rows[i]`` and column ``columns[j]`` of the input as pixel (i, j): (N, C, H, W) -> (N, C, H', W')."""
-    xp = array_module(input)
-    nhwc = input.transpose(0, 2, 3, 1)  # (N, C, H, W) -> (N, H, W, C)
-    picked = nhwc.take(xp.asarray(rows), axis=1).take(xp.asarray(columns), axis=2)  # (N, H', W', C)
-    return picked.transpose(0, 3, 1, 2)
+    return kernels.of(input).pick(input, rows, columns)
 
 
 @_pick.backward
 def _(dy: Array, rows: Any, columns: Any, input_shape: tuple[int, ...]) -> Any:
     """A pixel collects the gradients of all its copies: the transpose of a matrix with a single 1 in every row."""
     matrices = [np.eye(n)[index] for n, index in zip(input_shape[2:], (rows, columns), strict=True)]  # (H', H), (W', W)
-    return resample(dy, *(like(m, dy).T for m in matrices))
+    return resample(dy, *(m.T for m in matrices))
 
 
 # ---------------------------------------------------------------------------------------- sizes, coordinates, weights
@@ -149,13 +149,7 @@ def _bilinear(source: int, target: int, factor: float | None, align_corners: boo
     return weights
 
 
-def like(matrix: Any, input: Array) -> Any:
-    """``matrix`` on the device of ``input`` in its precision (real also if that is complex)."""
-    xp = array_module(getattr(input, "data", input) if isinstance(input, Tensor) else input)
-    return xp.asarray(matrix, dtype=np.zeros(0, input.dtype).real.dtype)
-
-
 def require_floating(what: str, input: Array) -> None:
     """Raise for integers and booleans, whose mean is none of them."""
-    if input.dtype.kind not in "fc":
+    if input.dtype.kind not in INEXACT:
         raise TypeError(f"{what} needs floating point input, got {input.dtype} (use x.float())")

@@ -125,8 +125,8 @@ class SoftMask(Module):
             self.resize0 = Resize(channels, upsample)
         self.head = _mask_head(channels)
 
-    def forward(self, input: Tensor) -> Tensor:
-        """(N, C, H, W) → the mask (N, C, H, W)."""
+    def forward(self, input: Tensor, scores: bool = False) -> Tensor:
+        """(N, C, H, W) → the mask (N, C, H, W), or with ``scores`` what the activation would make a mask of."""
         if min(input.shape[2:]) < 2**self.depth:
             rule = f"{self.depth} poolings, each halving the image, need at least {2**self.depth}×{2**self.depth} pixels"
             raise ShapeError("SoftMask", rule, input=(input.shape, "N C H W"))
@@ -140,7 +140,8 @@ class SoftMask(Module):
             h = self.get_submodule(f"up{k}")(self.get_submodule(f"resize{k}")(h, skip.shape[2:]) + skip)
         if self.depth:
             h = self.resize0(h, input.shape[2:])
-        return ACTIVATIONS[self.activation](self.head(h))
+        z: Tensor = self.head(h)
+        return z if scores else ACTIVATIONS[self.activation](z)
 
     def extra_repr(self) -> str:
         """The options."""
@@ -163,9 +164,10 @@ class LocalMask(Module):
         self.units = units(unit, channels, 3)
         self.head = _mask_head(channels)
 
-    def forward(self, input: Tensor) -> Tensor:
-        """(N, C, H, W) → the mask (N, C, H, W)."""
-        return ACTIVATIONS[self.activation](self.head(self.units(input)))
+    def forward(self, input: Tensor, scores: bool = False) -> Tensor:
+        """(N, C, H, W) → the mask (N, C, H, W), or with ``scores`` what the activation would make a mask of."""
+        z: Tensor = self.head(self.units(input))
+        return z if scores else ACTIVATIONS[self.activation](z)
 
     def extra_repr(self) -> str:
         """The options."""
@@ -218,10 +220,15 @@ class AttentionModule(Module):
     def forward(self, input: Tensor) -> Tensor:
         """(N, C, H, W) → the same shape."""
         x = self.first(input)
-        trunk = self.trunk(x)
-        mask = None if self.mask is None else self.mask(x)
-        out: Tensor = self.last(LEARNING[self.attention](trunk, mask))
+        out: Tensor = self.last(self._join(self.trunk(x), x))
         return out
+
+    def _join(self, trunk: Tensor, x: Tensor) -> Tensor:
+        """The trunk's features weighed by the mask; in one pass over the memory where nobody asks for the mask itself."""
+        mask, residual = self.mask, self.attention == "residual"
+        if residual and isinstance(mask, SoftMask | LocalMask) and mask.activation == "mixed" and not mask._post_hooks:
+            return F.gated_residual(trunk, mask(x, scores=True))
+        return LEARNING[self.attention](trunk, None if mask is None else mask(x))
 
     def extra_repr(self) -> str:
         """The options."""

@@ -18,6 +18,7 @@ from minires.device import to_device
 from minires.errors import _LocatedError
 from minires.modes import state
 from minires.nn import loading
+from minires.precision import INEXACT
 from minires.tensor import Tensor
 
 __all__ = ["Module", "Parameter", "RemovableHandle"]
@@ -298,14 +299,14 @@ class Module:
         devices = [t for t in targets if isinstance(t, str) and t.partition(":")[0] in ("cpu", "cuda")]
         dtypes = [np.dtype(t) for t in targets if t not in devices]
         for dtype in dtypes:
-            if dtype.kind not in "fc":
+            if dtype.kind not in INEXACT:
                 raise TypeError(f"{type(self).__name__}.to: only floating point dtypes are possible, got {dtype}")
 
         def convert(array: Any) -> Any:
             for device in devices:
                 array = to_device(array, device)
             for dtype in dtypes:
-                array = array.astype(dtype, copy=False) if array.dtype.kind in "fc" else array
+                array = array.astype(dtype, copy=False) if array.dtype.kind in INEXACT else array
             return array
 
         for tensor in itertools.chain(self.parameters(), self.buffers()):

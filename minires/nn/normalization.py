@@ -75,7 +75,9 @@ class _RunningNorm(Module):
         """Running mean and variance to use, whether to take the batch's own, and the weight of the new batch."""
         momentum = 0.0 if self.momentum is None else self.momentum
         if self.training and self.num_batches_tracked is not None:
-            self.num_batches_tracked.assign(self.num_batches_tracked.data + 1)
+            with self.num_batches_tracked.memory.announced_change():
+                count = self.num_batches_tracked.data
+                count += 1  # not data[...] += 1, which on a GPU adds and then copies
             if self.momentum is None:  # the plain average over all batches so far
                 momentum = 1.0 / self.num_batches_tracked.item()
         own = self.training or self.running_mean is None

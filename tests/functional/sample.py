@@ -9,6 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from minires import Tensor
+from minires.device import bring
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -41,6 +44,13 @@ class Sample:
     def rng(self) -> np.random.Generator:
         """The generator for this sample: it depends on the name alone."""
         return np.random.default_rng(zlib.crc32(self.name.encode()))
+
+
+def beside(x: Any, array: Any) -> Any:
+    """``array``, a constant that a sample's function makes itself, on the device of its input ``x``."""
+    if isinstance(array, Tensor):
+        return array.to(x.device) if isinstance(x, Tensor) else array
+    return bring(array, x.data if isinstance(x, Tensor) else x)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import numpy as np
 from minires import Tensor
 from minires import functional as F
 from minires.errors import ShapeError
-from tests.functional.sample import BadCall, Sample
+from tests.functional.sample import BadCall, Sample, beside
 
 Index = tuple[int, ...]
 
@@ -46,8 +46,8 @@ def _training(op: Any, **options: Any) -> Callable[..., Any]:
     """Batch norm in training, with running statistics of its own."""
 
     def function(x: Any, weight: Any = None, bias: Any = None) -> Any:
-        channels = x.shape[1]
-        return op(x, np.zeros(channels), np.ones(channels), weight, bias, training=True, **options)
+        mean, variance = beside(x, np.zeros(x.shape[1])), beside(x, np.ones(x.shape[1]))
+        return op(x, mean, variance, weight, bias, training=True, **options)
 
     return function
 
@@ -57,7 +57,7 @@ def _evaluation(op: Any, array: Callable[[Any], Any], **options: Any) -> Callabl
 
     def function(x: Any, weight: Any = None, bias: Any = None) -> Any:
         mean, variance = np.arange(x.shape[1]) * 0.3 - 0.2, np.arange(x.shape[1]) * 0.5 + 0.7
-        return op(x, array(mean), array(variance), weight, bias, training=False, **options)
+        return op(x, beside(x, array(mean)), beside(x, array(variance)), weight, bias, training=False, **options)
 
     return function
 

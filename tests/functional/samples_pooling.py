@@ -12,7 +12,7 @@ from minires import functional as F
 from minires.errors import ShapeError
 from minires.functional import pooling
 from minires.kernels.window import Window
-from tests.functional.sample import BadCall, Sample
+from tests.functional.sample import BadCall, Sample, beside
 
 
 def _pair(value: Any) -> tuple[int, int]:
@@ -243,10 +243,10 @@ SAMPLES = [
     _unpool("output-shape", (2, 1, 5, 4), 2, output_size=(2, 1, 5, 4)),
     _unpool("image", (3, 4, 2), 2),
     _unpool("no-images", (0, 2, 4, 4), 2),
-    _up("max_pool2d-gradient", lambda dy: pooling._max_scatter(dy, _WINNERS, _WINDOW)),
-    _up("adaptive_max_pool2d-gradient", lambda dy: pooling._scatter(dy, _positions(), (4, 3))),
-    _down("max_pool2d-gradient-of-gradient", lambda x: pooling._max_gather(x, _WINNERS, _WINDOW)),
-    _down("max_unpool2d-gradient", lambda x: pooling._gather(x, _positions())),
+    _up("max_pool2d-gradient", lambda dy: pooling._max_scatter(dy, beside(dy, _WINNERS), _WINDOW)),
+    _up("adaptive_max_pool2d-gradient", lambda dy: pooling._scatter(dy, beside(dy, _positions()), (4, 3))),
+    _down("max_pool2d-gradient-of-gradient", lambda x: pooling._max_gather(x, beside(x, _WINNERS), _WINDOW)),
+    _down("max_unpool2d-gradient", lambda x: pooling._gather(x, beside(x, _positions()))),
     _avg("plain", (2, 3, 5, 4), 2),
     _avg("square", (2, 2, 4, 4), 2),
     _avg("rectangle", (2, 1, 5, 7), (2, 3), stride=(1, 2)),

@@ -83,7 +83,7 @@ def calls_of_one_forward(monkeypatch: pytest.MonkeyPatch, net: Any, size: int) -
         "conv2d": ["conv"], "conv_transpose2d": ["deconv"], "batch_norm": ["norm"], "batch_norm_relu": ["norm", "relu"],
         "relu": ["relu"], "max_pool2d": ["max-pool"], "avg_pool2d": ["pool"], "adaptive_avg_pool2d": ["average"],
         "interpolate": ["resize"], "sigmoid": ["sigmoid"], "linear": ["linear"], "residual_attention": ["attention"],
-        "naive_attention": ["naive"],
+        "naive_attention": ["naive"], "gated_residual": ["sigmoid", "attention"],
     }  # fmt: skip
     seen: Counter[str] = Counter()
     inside: list[str] = []  # an op that is made of others counts once

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
+from minires.kernels.cpu.halves import in_float32
 from minires.kernels.cpu.threads import get_num_threads, parallel_blocks
 
 __all__ = ["matmul", "one_thread", "row_blocks"]
@@ -61,6 +62,7 @@ def row_blocks(rows: int, work: int) -> list[slice]:
     return [slice(borders[i], borders[i + 1]) for i in range(parts)]
 
 
+@in_float32(inputs=2)
 def matmul(a: Any, b: Any, out: Any = None) -> Any:
     """``a @ b`` for a (M, K) and b (K, N); the rows of ``a`` are shared between the threads."""
     if a.ndim != 2 or b.ndim != 2:

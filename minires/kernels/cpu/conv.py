@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from minires.kernels.cpu.blas import one_thread
+from minires.kernels.cpu.halves import in_float32
 from minires.kernels.cpu.threads import parallel_blocks, scratch
 
 __all__ = ["conv2d", "conv2d_weight", "conv_transpose2d"]
@@ -41,6 +42,7 @@ _SMALL_BYTES = 1 << 20
 _MOST_SHARES = 4
 
 
+@in_float32(inputs=2)
 def conv2d(x: Any, weight: Any, bias: Any, stride: Pair, before: Pair, dilation: Pair, groups: int, out_size: Pair) -> Any:
     """The convolution of x (N, C, H, W) with weight (O, C/groups, kH, kW): (N, O, *out_size) in channels-last memory."""
     dtype = np.result_type(x, weight)
@@ -51,6 +53,7 @@ def conv2d(x: Any, weight: Any, bias: Any, stride: Pair, before: Pair, dilation:
     return _nchw(out)
 
 
+@in_float32(inputs=2)
 def conv_transpose2d(
     grad_output: Any, weight: Any, stride: Pair, before: Pair, dilation: Pair, groups: int, out_size: Pair
 ) -> Any:
@@ -96,6 +99,7 @@ def _taps(phase: int, size: int, stride: int, before: int, dilation: int) -> tup
     return taps, first, dilation // gcd(dilation, stride)
 
 
+@in_float32(inputs=2)
 def conv2d_weight(x: Any, grad_output: Any, kernel: Pair, stride: Pair, before: Pair, dilation: Pair, groups: int) -> Any:
     """The gradient of the weight: the products of every input window with its grad_output, summed: (O, C/groups, kH, kW)."""
     x, dy = _nhwc(x), _nhwc(grad_output)  # (N, H, W, C), (N, H', W', O)

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from minires.kernels.cpu.halves import in_float32
 from minires.kernels.cpu.threads import aligned_empty, parallel_blocks, scratch
 
 __all__ = ["gated_residual", "gated_residual_backward"]
@@ -19,6 +20,7 @@ __all__ = ["gated_residual", "gated_residual_backward"]
 BLOCK_BYTES = 1 << 18
 
 
+@in_float32(inputs=2)
 def gated_residual(trunk: Any, logits: Any) -> Any:
     """(1 + σ(z))·F = F + F / (1 + e⁻ᶻ), element by element."""
 
@@ -30,6 +32,7 @@ def gated_residual(trunk: Any, logits: Any) -> Any:
     return _by_blocks(compute, (trunk, logits), 1)[0]
 
 
+@in_float32(inputs=3)
 def gated_residual_backward(grad_output: Any, trunk: Any, logits: Any) -> tuple[Any, Any]:
     """Gradients g + g·M of the trunk and g·M·F·(1 - M) of the logits; M = σ(z) is computed once more rather than kept."""
 

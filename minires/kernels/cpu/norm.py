@@ -21,11 +21,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from minires.kernels.cpu.halves import in_float32
 from minires.kernels.cpu.threads import aligned_empty, parallel_blocks, scratch
 
-__all__ = ["batch_norm", "batch_norm_backward", "batch_statistics"]
+__all__ = ["batch_norm", "batch_norm_backward", "batch_statistics", "follow"]
 
 Matrix = Any  # (M, C): one row for each position of each sample, one column for each channel
+Running = tuple[Any, Any]  # (running_mean, running_var), either may be None
 
 #: With one thread half as much is better still; with two, fewer and longer NumPy calls wait less for each other.
 BLOCK_BYTES = 1 << 20
@@ -88,8 +90,12 @@ def _split(matrix: Matrix) -> tuple[list[Block], int]:
     return [Block(i, *span) for i, span in enumerate(spans)], fold
 
 
-def batch_statistics(input: Any) -> tuple[Any, Any]:
-    """Mean and biased variance of each channel of ``input`` (N, C, ...), float64, each (C,)."""
+@in_float32(results=0)
+def batch_statistics(input: Any, running: Running = (None, None), momentum: float = 0.0) -> tuple[Any, Any]:
+    """Mean and biased variance of each channel of ``input`` (N, C, ...), float64, each (C,).
+
+    ``running`` (mean, variance) follow them in place: (1 - momentum)·running + momentum·new, with the unbiased variance.
+    """
     matrix = _as_matrix(input)
     blocks, _ = _split(matrix)
     channels = matrix.shape[1]
@@ -109,7 +115,16 @@ def batch_statistics(input: Any) -> tuple[Any, Any]:
     if not blocks:
         return np.zeros(channels), np.zeros(channels)
     mean = (counts * means).sum(axis=0) / len(matrix)
-    return mean, (squares + counts * (means - mean) ** 2).sum(axis=0) / len(matrix)
+    variance = (squares + counts * (means - mean) ** 2).sum(axis=0) / len(matrix)
+    follow(running, mean, variance, len(matrix), momentum)
+    return mean, variance
+
+
+def follow(running: Running, mean: Any, variance: Any, count: int, momentum: float) -> None:
+    """Move the running mean and variance towards those of a batch of ``count`` values a channel, in place, on any device."""
+    for old, new, factor in zip(running, (mean, variance), (1, count / max(count - 1, 1)), strict=True):
+        if old is not None:
+            old[...] = ((1 - momentum) * old + momentum * (new * factor)).astype(old.dtype)
 
 
 def _by_channel(sums: Any, channels: int) -> Any:
@@ -117,6 +132,7 @@ def _by_channel(sums: Any, channels: int) -> Any:
     return np.add.reduce(sums.reshape(-1, channels), axis=0, dtype=np.float64)
 
 
+@in_float32()
 def batch_norm(input: Any, mean: Any, variance: Any, weight: Any, bias: Any, eps: float, relu: bool) -> Any:
     """(input - mean) / √(variance + eps) · weight + bias for each channel, then max(·, 0) if ``relu``.
 
@@ -137,6 +153,7 @@ def batch_norm(input: Any, mean: Any, variance: Any, weight: Any, bias: Any, eps
     return out
 
 
+@in_float32(inputs=2, results=1)
 def batch_norm_backward(
     grad_output: Any, input: Any, mean: Any, variance: Any, weight: Any, bias: Any, eps: float, training: bool, relu: bool
 ) -> tuple[Any, Any, Any]:

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from minires.kernels.cpu.halves import in_float32
 from minires.kernels.cpu.threads import aligned_empty, parallel_blocks, scratch
 from minires.kernels.window import Window
 
@@ -29,6 +30,7 @@ _BLOCK_BYTES = 1 << 20
 Block = tuple[slice, slice]  # images, output rows
 
 
+@in_float32()
 def max_pool(x: Any, window: Window) -> tuple[Any, Any]:
     """The largest value in every window, and the number of the cell that held it (the first of equals; NaN wins).
 
@@ -81,6 +83,7 @@ def _running_maximum(x: Any, best: Any, winners: Any, taps: list[Any], nan_wins:
         np.maximum(winners, number, out=winners)
 
 
+@in_float32()
 def max_pool_scatter(dy: Any, offsets: Any, window: Window) -> Any:
     """Add every dy (N, C, H', W') to zeros of (N, C, H, W), at the place where its window had its maximum."""
     dy, offsets = _nhwc(dy), _nhwc(offsets)

@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 
 from minires.kernels.cpu.blas import one_thread
+from minires.kernels.cpu.halves import in_float32
 from minires.kernels.cpu.threads import aligned_empty, parallel_blocks, scratch
 
-__all__ = ["resample"]
+__all__ = ["pick", "resample"]
 
 #: Bytes of the half-done image in a block: it stays in the second-level cache between the two products.
 _BLOCK_BYTES = 1 << 19
@@ -27,13 +28,14 @@ _BAND_ROWS = 32
 Band = tuple[int, int, int, int]  # rows from, to; columns from, to
 
 
+@in_float32()
 def resample(x: Any, rows: Any, columns: Any) -> Any:
     """A·X·Bᵀ for every image and channel.
 
     Args:
         x: (N, C, H, W), floating point or complex.
-        rows: A, (H', H).
-        columns: B, (W', W).
+        rows: A, (H', H), float64: rounded here to the precision of x.
+        columns: B, (W', W), likewise.
 
     Returns:
         (N, C, H', W') in channels-last memory.
@@ -42,6 +44,8 @@ def resample(x: Any, rows: Any, columns: Any) -> Any:
     images, height, width, channels = nhwc.shape
     out = aligned_empty((images, len(rows), len(columns), channels), x.dtype)  # (N, H', W', C)
     if out.size:
+        real = np.zeros(0, x.dtype).real.dtype
+        rows, columns = rows.astype(real, copy=False), columns.astype(real, copy=False)
         row_bands, column_bands = _bands(rows), _bands(columns)
         at_once = max(1, _BLOCK_BYTES // max(1, len(rows) * width * channels * x.itemsize))
 
@@ -56,6 +60,13 @@ def resample(x: Any, rows: Any, columns: Any) -> Any:
         with one_thread:
             parallel_blocks(resample_images, [slice(i, i + at_once) for i in range(0, images, at_once)])
     return out.transpose(0, 3, 1, 2)
+
+
+def pick(x: Any, rows: Any, columns: Any) -> Any:
+    """Pixel (rows[i], columns[j]) of x (N, C, H, W), of any dtype, as pixel (i, j): (N, C, H', W'), channels-last."""
+    nhwc = x.transpose(0, 2, 3, 1)  # (N, C, H, W) -> (N, H, W, C)
+    picked = nhwc.take(rows, axis=1).take(columns, axis=2)  # (N, H', W', C)
+    return picked.transpose(0, 3, 1, 2)
 
 
 def _multiply(matrix: Any, bands: list[Band], x: Any, out: Any) -> None:

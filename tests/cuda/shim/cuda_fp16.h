@@ -1,0 +1,1 @@
+// half and bfloat16 are in cuda_words.h, which is there before any code.
