@@ -14,11 +14,13 @@ import sys
 import time
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
 from minires import __version__
 from minires.errors import DataError, DeviceError
+from minires.precision import HALVES
 
 __all__ = ["main"]
 
@@ -33,6 +35,7 @@ commands:
   masks CHECKPOINT IMAGE...   draw where a trained network looks on your own pictures
   info [MODEL]                the layers of a network: output shapes, parameters, multiply-adds
   gradcheck FILE.py           check a backward pass that you wrote by hand, and name the mistake
+  bench                       how fast a training step is, beside PyTorch's
   doctor                      versions and devices, for a bug report
 
 example:
@@ -75,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stderr.close()  # the reader of our output is gone (minires info ... | head)
         return 0
-    except (ValueError, TypeError, ArithmeticError, OSError, DeviceError, MemoryError, RuntimeError) as error:
+    except (ValueError, TypeError, ArithmeticError, OSError, DeviceError, ImportError, MemoryError, RuntimeError) as error:
         line = " ".join(str(error).split()) or type(error).__name__
         print(f"minires {options.name}: {line}", file=sys.stderr)
         return 2
@@ -103,6 +106,7 @@ def _train(options: argparse.Namespace) -> int:
     print(f"{directory}: {_describe(job)}")
     with warnings.catch_warnings():  # the trainer stops at a loss that is not finite, and says so in one line
         warnings.filterwarnings("ignore", "(overflow|underflow|invalid value|divide by zero)", RuntimeWarning)
+        warnings.showwarning = lambda message, *rest: print(f"\nminires train: {message}", file=sys.stderr)
         results = jobs.train(job, directory, compared, options.quiet)
     files = sorted(str(path.relative_to(directory)) for path in directory.iterdir() if path.is_file())
     print(f"\n{report.table(results)}\n\n{directory}/: {', '.join(files)}")
@@ -137,6 +141,7 @@ def _new_run(options: argparse.Namespace) -> tuple[Any, bool, Path]:
     if options.model is not None and options.model != preset.model:
         changes["options"] = {}
     job = preset.with_(**changes)
+    _refuse_graph_on_cpu(options, job)
     if options.compare or options.attention:
         jobs.need_attention(job.model)
     try:
@@ -161,7 +166,7 @@ def _old_run(options: argparse.Namespace) -> tuple[Any, bool, Path]:
     from minires.training import checkpoint
     from minires.training import job as jobs
 
-    given = [name for name in (*_JOB_OPTIONS, "out") if name != "device" and getattr(options, name) is not None]
+    given = [name for name in (*_JOB_OPTIONS, "out") if name not in _HOW and getattr(options, name) is not None]
     given += [name for name in ("compare", "download") if getattr(options, name)]
     if given:
         names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
@@ -171,17 +176,28 @@ def _old_run(options: argparse.Namespace) -> tuple[Any, bool, Path]:
     if not path.is_dir():
         checkpoint.read(path)
     job, compared = jobs.read_job(directory)
-    return job.with_(device=options.device), compared, directory
+    job = job.with_(device=options.device, graph=options.graph)
+    _refuse_graph_on_cpu(options, job)
+    return job, compared, directory
+
+
+def _refuse_graph_on_cpu(options: argparse.Namespace, job: Any) -> None:
+    if options.graph and job.device.partition(":")[0] != "cuda":
+        raise ValueError(f"--graph: only a GPU has CUDA graphs; add --device cuda (the device is {job.device})")
 
 
 def _evaluate(options: argparse.Namespace) -> int:
+    from minires.modes import set_float32_matmul_precision
     from minires.training import job as jobs
     from minires.training import report
     from minires.training.sources import open_source
 
     model, job, _ = jobs.load_model(options.checkpoint, options.device)
+    set_float32_matmul_precision(options.precision or job.precision)
     _refuse_foreign_options(options, job.data)
     job = job.with_(root=options.root)
+    if options.autocast:
+        job = replace(job, autocast=None if options.autocast == "none" else options.autocast)
     print(report.table({jobs.name_of(job, model): jobs.measure(job, model, open_source(job))}))
     return 0
 
@@ -253,6 +269,13 @@ def _usual_side(name: str) -> int:
     return 29 if name.startswith("small") else 224 if name in ("attention", "attention56", "attention92") else 32
 
 
+def _bench(options: argparse.Namespace) -> int:
+    from minires.bench import command
+
+    _keep_freed_memory()
+    return command.run(options)
+
+
 def _doctor(options: argparse.Namespace) -> int:
     from minires.doctor import report
 
@@ -281,8 +304,11 @@ def _describe_folder(job: Any) -> str:
 
 _JOB_OPTIONS = (
     "data", "root", "size", "model", "attention", "epochs", "batch_size", "lr", "weight_decay", "device", "seed", "clutter",
-    "canvas", "digit", "noise",
+    "canvas", "digit", "noise", "graph", "precision", "autocast",
 )  # fmt: skip
+
+#: what may be given for a run that is continued: where it is computed, not what
+_HOW = ("device", "graph")
 
 #: option → the data sets that it means something for
 _DATA_OPTIONS = {
@@ -319,6 +345,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_train(commands)
     evaluate = commands.add_parser("evaluate", help="measure a trained network on its test set")
     evaluate.add_argument("checkpoint", metavar="CHECKPOINT", help="a checkpoint, or the directory of a run")
+    evaluate.add_argument("--precision", choices=PRECISIONS, help=f"{PRECISION}; that of the training unless told")
+    evaluate.add_argument("--autocast", choices=("none", *HALVES), help=f"{AUTOCAST}; as in the training unless told")
     evaluate.add_argument("--root", help="directory of the data files, if they have moved")
     masks = commands.add_parser("masks", help="draw where a trained network looks on your own pictures", epilog=PICTURES)
     masks.add_argument("checkpoint", metavar="CHECKPOINT", help="a checkpoint, or the directory of a run")
@@ -331,12 +359,24 @@ def _parser() -> argparse.ArgumentParser:
     info.add_argument("--depth", type=_whole, help="show modules down to this depth only")
     commands.add_parser("gradcheck", help="check a backward pass that you wrote by hand, and name the mistake")
     doctor = commands.add_parser("doctor", help="versions and devices, for a bug report")
+    _add_bench(commands)
     for command in (evaluate, masks):
         command.add_argument("--device", default="cpu", help="cpu (default), cuda or cuda:N")
     run = {"evaluate": _evaluate, "masks": _masks, "info": _info, "doctor": _doctor}
     for command in (evaluate, masks, info, doctor):
         command.set_defaults(command=run[command.prog.rpartition(" ")[2]])
     return parser
+
+
+def _add_bench(commands: Any) -> None:
+    bench = commands.add_parser("bench", help="how fast a training step is, beside PyTorch's")
+    bench.set_defaults(command=_bench)
+    bench.add_argument("--device", default="cpu", help="cpu (default), cuda or cuda:N")
+    bench.add_argument("--quick", action="store_true", help="the first network alone, and fewer rounds")
+    bench.add_argument("--json", type=Path, metavar="FILE", help="write everything to this file, too")
+    bench.add_argument("--only", choices=("ceilings", "kernels", "steps"), help="this part alone")
+    bench.add_argument("--networks", nargs="+", metavar="NAME", help="cuda: cifar, wide, imagenet; cpu: digits, cifar")
+    bench.add_argument("--seconds", type=_number, help="time for all of it (default: 510, with --quick 150)")
 
 
 def _add_train(commands: Any) -> None:
@@ -362,6 +402,9 @@ def _add_train(commands: Any) -> None:
     training.add_argument("--lr", type=_number, help="highest learning rate")
     training.add_argument("--weight-decay", type=_number, help="strength of the pull of all weights to 0")
     training.add_argument("--device", help="cpu (default), cuda or cuda:N")
+    training.add_argument("--precision", choices=PRECISIONS, help=PRECISION)
+    training.add_argument("--autocast", choices=HALVES, help=AUTOCAST)
+    training.add_argument("--graph", action=argparse.BooleanOptionalAction, help=GRAPH)
     training.add_argument("--seed", type=_whole, help="of weights, order and canvases (default: 0)")
     run = train.add_argument_group("run")
     run.add_argument("--out", help="directory for the results (default: runs/DATE_TIME)")
@@ -370,6 +413,10 @@ def _add_train(commands: Any) -> None:
 
 
 COMPARED = ("residual", "naive", "none")
+PRECISIONS = ("highest", "high", "medium")
+PRECISION = "cuda: of float32 products; highest (default) is float32, high and medium are TF32"
+AUTOCAST = "mixed precision: products and convolutions in 16 bits; weights and sums stay float32"
+GRAPH = "cuda: make the training step one CUDA graph (default: if that is possible)"
 ROOT = (
     "directory of the data files (not for digits); for folder it holds train/ and test/ (or val/), each with one folder of "
     "pictures for each class, or only the folders of the classes: then a random 80%% are for training, 20%% for testing"

@@ -14,6 +14,7 @@ from minires.data.digits import Digits
 from minires.data.image_folder import ImageFolder, read_image, resize
 from minires.data.loader import DataLoader
 from minires.data.photograph import photograph
+from minires.data.resident import ResidentLoader
 from minires.data.transforms import Compose, Cutout, Normalize, PadCrop, RandomHorizontalFlip, ToFloat
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "Normalize",
     "PadCrop",
     "RandomHorizontalFlip",
+    "ResidentLoader",
     "Subset",
     "TensorDataset",
     "ToFloat",

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from minires.data.dataset import Array, Dataset, collate
+from minires.data.pinned import on_device
 from minires.data.prefetch import prefetched
 from minires.data.transforms import ToFloat, Transform
 from minires.tensor import Tensor
@@ -40,6 +41,8 @@ class DataLoader:
             same, bit for bit.
         transform: ``transform(images, rng) -> images`` on each batch of images, see ``minires.data.transforms``.
             Images that are still uint8 after it become float32 in [0, 1].
+        device: where the batches are handed out, "cpu", "cuda" or "cuda:N". The next one is copied to a GPU while the last
+            one is being used (see ``minires.data.ResidentLoader`` for images that live there altogether).
 
     Raises:
         ValueError: a wrong argument, an empty data set, or not one full batch with ``drop_last``.
@@ -55,6 +58,7 @@ class DataLoader:
         seed: int = 0,
         prefetch: int = 2,
         transform: Transform | None = None,
+        device: str = "cpu",
     ) -> None:
         for name, value, least in (("batch_size", batch_size, 1), ("seed", seed, 0), ("prefetch", prefetch, 0)):
             if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
@@ -63,7 +67,7 @@ class DataLoader:
             raise ValueError("DataLoader: the data set is empty")
         if drop_last and len(dataset) < batch_size:
             raise ValueError(f"DataLoader: drop_last=True leaves no batch of {batch_size} from a data set of {len(dataset)}")
-        self.dataset, self.transform = dataset, transform
+        self.dataset, self.transform, self.device = dataset, transform, device
         self.batch_size, self.shuffle, self.drop_last = int(batch_size), shuffle, drop_last
         self.seed, self.prefetch = int(seed), int(prefetch)
         self._epoch = 0  # of the pass that runs, or of the next one if none has started
@@ -129,9 +133,7 @@ class DataLoader:
         return self._run(self._epoch, self._batch, self._passes)
 
     def _run(self, epoch: int, first: int, number: int) -> Iterator[tuple[Tensor, ...]]:
-        batches = self._batches(epoch, first)
-        if self.prefetch:
-            batches = prefetched(batches, self.prefetch)
+        batches = self._ahead(self._batches(epoch, first))
         with contextlib.closing(batches):
             for position, arrays in enumerate(batches, start=first + 1):
                 if number == self._passes:
@@ -139,6 +141,12 @@ class DataLoader:
                 yield tuple(Tensor(array) for array in arrays)
         if number == self._passes:
             self._epoch, self._batch, self._started = epoch + 1, 0, False
+
+    def _ahead(self, batches: Generator[tuple[Array, ...]]) -> Generator[tuple[Any, ...]]:
+        """The same batches on the loader's device, prepared before they are asked for."""
+        if self.device != "cpu":
+            return on_device(batches, self.device, self.prefetch)
+        return prefetched(batches, self.prefetch) if self.prefetch else batches
 
     def _batches(self, epoch: int, first: int) -> Generator[tuple[Array, ...]]:
         order = self.order(epoch)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from minires.optim.adam import Adam, AdamW
 from minires.optim.clip import clip_grad_norm_
 from minires.optim.optimizer import Optimizer
+from minires.optim.scaler import GradScaler
 from minires.optim.schedule import (
     CosineAnnealingLR,
     LinearLR,
@@ -21,6 +22,7 @@ __all__ = [
     "Adam",
     "AdamW",
     "CosineAnnealingLR",
+    "GradScaler",
     "LinearLR",
     "LinearWarmup",
     "MultiStepLR",

@@ -33,6 +33,7 @@ class Adam(Optimizer):
     """
 
     decoupled = False
+    kernel = "adam"
 
     def __init__(
         self,
@@ -56,6 +57,10 @@ class Adam(Optimizer):
     def state_names(self, group: dict[str, Any]) -> list[str]:
         """The two running means."""
         return ["exp_avg", "exp_avg_sq"]
+
+    def numbers(self, group: dict[str, Any]) -> tuple[float, ...]:
+        """As the kernel "adam" takes them."""
+        return (group["lr"], *group["betas"], group["eps"], group["weight_decay"], self.decoupled)
 
     def update(
         self, group: dict[str, Any], steps: int, weight: Any, gradient: Any, scratch: Any, state: dict[str, Any]

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from minires.kernels import of as kernels_of
 from minires.optim.optimizer import require
 from minires.tensor import Tensor
 
@@ -22,7 +23,8 @@ def clip_grad_norm_(
         parameters: one Tensor or several; those without a gradient are left out, those listed twice count once.
         max_norm: the limit, 0 or more.
         norm_type: p of the p-norm of all gradients taken as one vector; ``math.inf`` for the largest magnitude.
-        error_if_nonfinite: raise when the norm is NaN or infinite (all gradients would become NaN or 0).
+        error_if_nonfinite: raise when the norm is NaN or infinite (all gradients would become NaN or 0). On a GPU this,
+            and nothing else here, waits for the device.
 
     Returns:
         The norm before clipping, a Tensor of one element (float64 inside, so it does not overflow).
@@ -36,26 +38,13 @@ def clip_grad_norm_(
         raise ValueError(f"clip_grad_norm_: norm_type: expected a number > 0 or math.inf, got {norm_type!r}")
     tensors = [parameters] if isinstance(parameters, Tensor) else list(parameters)
     gradients = list({id(p): p.grad for p in tensors if p.grad is not None}.values())
-    norms = [_norm(gradient.data, norm_type) for gradient in gradients]
-    total = max(norms, default=0.0) if math.isinf(norm_type) else sum(n**norm_type for n in norms) ** (1 / norm_type)
-    if any(math.isnan(n) for n in norms):
-        total = math.nan
-    if error_if_nonfinite and not math.isfinite(total):
-        raise RuntimeError(f"clip_grad_norm_: the norm of the gradients is {total}")
-    scale = max_norm / (total + 1e-6)
+    if not gradients:
+        return Tensor(np.zeros((), np.float32))
     for gradient in gradients:
         gradient.memory.check_writable("clip_grad_norm_")
-        if not scale >= 1:
-            gradient.data[...] *= scale
-    return Tensor(np.asarray(total, gradients[0].dtype if gradients else np.float32))
-
-
-def _norm(array: object, p: float) -> float:
-    """The p-norm of all elements, summed in float64."""
-    flat = getattr(array, "ravel")("K")  # noqa: B009  (NumPy or CuPy)
-    if not flat.size:
-        return 0.0
-    if math.isinf(p):
-        return float(abs(flat).max())
-    wide = flat.astype(np.float64)
-    return math.sqrt(float(wide @ wide)) if p == 2 else float((abs(wide) ** p).sum()) ** (1 / p)
+    arrays = [gradient.data for gradient in gradients]
+    norm = kernels_of(arrays[0]).gradient_norm(arrays, norm_type)
+    if error_if_nonfinite and not math.isfinite(float(norm)):
+        raise RuntimeError(f"clip_grad_norm_: the norm of the gradients is {float(norm)}")
+    kernels_of(arrays[0]).clip_by_norm(arrays, norm, max_norm)
+    return Tensor(norm.astype(gradients[0].dtype))

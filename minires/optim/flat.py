@@ -2,7 +2,8 @@
 
 A network has hundreds of small weights; updating each on its own costs more in Python calls than in arithmetic. Here
 each parameter's ``.data`` becomes a view of one flat array, and an update walks that array in blocks that stay in the
-processor's cache: the gradients of a block are gathered, then the rule of the optimiser runs on the block in place.
+processor's cache: the gradients of a block are gathered, then the rule of the optimiser runs on the block in place. On a
+GPU one kernel does all of it (see :mod:`minires.kernels.cuda.optim`), for the rules that have one.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from minires.device import array_module
+from minires.kernels import of as kernels_of
 from minires.memory import memory_of
 from minires.tensor import Tensor
 
@@ -32,12 +34,11 @@ class FlatBuffer:
         parameters: the parameters, in the order in which they lie in the array.
         data: (total,) the flat array of weights, writable.
         state: name → (total,) the optimiser's own numbers for each weight.
-        steps: the updates that each parameter has had (one without a gradient is left out of an update).
     """
 
-    def __init__(self, parameters: Sequence[Tensor], state_names: Sequence[str]) -> None:
+    def __init__(self, parameters: Sequence[Tensor], state_names: Sequence[str], kernel: str | None = None) -> None:
         self.parameters = list(parameters)
-        self.steps = [0] * len(self.parameters)
+        self._steps = [0] * len(self.parameters)
         sizes = [parameter.data.size for parameter in self.parameters]
         self.ends = [int(end) for end in np.cumsum(sizes)]
         self.starts = [end - size for end, size in zip(self.ends, sizes, strict=True)]
@@ -45,7 +46,9 @@ class FlatBuffer:
         self._xp = array_module(first)
         self.data = self._xp.empty(self.ends[-1], first.dtype)[:]  # the view stays writable when the array is locked
         self.state = {name: self._xp.zeros(self.ends[-1], first.dtype) for name in state_names}
-        block = min(self.ends[-1], BLOCK if self._xp is np else self.ends[-1])
+        of_device = kernels_of(first)
+        self._fused = of_device.fused_update(kernel, self.data, self.state, self.starts, self.ends) if kernel else None
+        block = 0 if self._fused else min(self.ends[-1], BLOCK if self._xp is np else self.ends[-1])
         self._gradient = self._xp.empty(block, first.dtype)
         self._scratch = self._xp.empty(block, first.dtype)
         self._orders = [_memory_order(parameter.data) for parameter in self.parameters]
@@ -75,26 +78,51 @@ class FlatBuffer:
             self._views[i][...] = values
             parameter.data = self._adopted[i] = self._views[i]
 
-    def apply(self, update: Update) -> None:
-        """Run an update on every parameter that has a gradient."""
+    @property
+    def steps(self) -> list[int]:
+        """The updates that each parameter has had (one without a gradient is left out of an update).
+
+        A GPU counts them itself, then this waits for it.
+        """
+        return list(self._fused.steps if self._fused else self._steps)
+
+    @steps.setter
+    def steps(self, values: Sequence[int]) -> None:
+        self._steps = list(values)
+        if self._fused:
+            self._fused.steps = self._steps
+
+    def apply(self, update: Update, numbers: Sequence[float] = ()) -> None:
+        """Run an update on every parameter that has a gradient: by one kernel with ``numbers``, else by ``update``."""
         with memory_of(self.data).announced_change():
             self.adopt()
-            for first, last in self._runs():
-                for i in range(first, last):
-                    self.steps[i] += 1
-                flats = [self._flat_gradient(i) for i in range(first, last)]
-                for start, stop in self._blocks(first, last):
-                    gradient = self._gradient[: stop - start]
-                    self._gather(flats, first, start, stop, gradient)
-                    state = {name: values[start:stop] for name, values in self.state.items()}
-                    update(self.steps[first], self.data[start:stop], gradient, self._scratch[: stop - start], state)
+            if self._fused:
+                self._fused([self._ordered_gradient(i) for i in range(len(self.parameters))], numbers)
+            else:
+                self._apply_by_blocks(update)
+
+    def refresh(self, numbers: Sequence[float]) -> None:
+        """Let a kernel that was captured see ``numbers`` when it is replayed."""
+        if self._fused:
+            self._fused.refresh(numbers)
+
+    def _apply_by_blocks(self, update: Update) -> None:
+        for first, last in self._runs():
+            for i in range(first, last):
+                self._steps[i] += 1
+            flats = [self._ordered_gradient(i).reshape(-1) for i in range(first, last)]
+            for start, stop in self._blocks(first, last):
+                gradient = self._gradient[: stop - start]
+                self._gather(flats, first, start, stop, gradient)
+                state = {name: values[start:stop] for name, values in self.state.items()}
+                update(self._steps[first], self.data[start:stop], gradient, self._scratch[: stop - start], state)
 
     def _runs(self) -> Iterator[tuple[int, int]]:
         """Stretches [first, last) of neighbours that all have a gradient and as many updates behind them."""
         first, count = 0, len(self.parameters)
         while first < count:
             last = first
-            while last < count and self.parameters[last].grad is not None and self.steps[last] == self.steps[first]:
+            while last < count and self.parameters[last].grad is not None and self._steps[last] == self._steps[first]:
                 last += 1
             if last > first:
                 yield first, last
@@ -105,13 +133,14 @@ class FlatBuffer:
         for start in range(begin, end, len(self._gradient)):
             yield start, min(start + len(self._gradient), end)
 
-    def _flat_gradient(self, i: int) -> Any:
-        """The gradient of parameter i in the order of the parameter's memory: a view, unless it lies otherwise."""
+    def _ordered_gradient(self, i: int) -> Any:
+        """The gradient of parameter i, a view with the axes in the order of the parameter's memory; None without one."""
         gradient = self.parameters[i].grad
-        assert gradient is not None
+        if gradient is None:
+            return None
         if gradient.shape != self._views[i].shape:
             raise ValueError(f"optimizer: parameter {i} has shape {self._views[i].shape}, its .grad has {gradient.shape}")
-        return gradient.data.transpose(self._orders[i]).reshape(-1)
+        return gradient.data.transpose(self._orders[i])
 
     def _gather(self, flats: list[Any], first: int, start: int, stop: int, out: Any) -> None:
         """Copy the gradients of the weights [start, stop) into ``out``."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, ClassVar
 
-from minires.device import device_of
+from minires.device import array_module, device_of
 from minires.modes import enable_grad
 from minires.optim.flat import FlatBuffer
 from minires.tensor import Tensor
@@ -33,6 +33,15 @@ class Optimizer(ABC):
         ValueError: no parameters, one in two groups, or an option out of its range.
         TypeError: something that is no Tensor.
     """
+
+    #: The kernel that does what :meth:`update` says on a GPU, where there is one; see :mod:`minires.kernels.cuda.optim`.
+    kernel: ClassVar[str | None] = None
+
+    def __init_subclass__(cls, **arguments: Any) -> None:
+        """A subclass with a rule of its own has no kernel, unless it names one."""
+        super().__init_subclass__(**arguments)
+        if "update" in cls.__dict__ and "kernel" not in cls.__dict__:
+            cls.kernel = None
 
     def __init__(self, params: Iterable[Any], defaults: dict[str, Any]) -> None:
         self.defaults = defaults
@@ -60,6 +69,10 @@ class Optimizer(ABC):
     ) -> None:
         """The update rule on one block, in place; see :data:`minires.optim.flat.Update`."""
 
+    def numbers(self, group: dict[str, Any]) -> tuple[float, ...]:
+        """The options of a group as the rule's :attr:`kernel` takes them."""
+        return ()
+
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group: a dict with ``"params"`` and options; what it leaves out comes from the defaults."""
         unknown = set(param_group) - set(self.defaults) - {"params", "param_names", "initial_lr"}
@@ -80,7 +93,8 @@ class Optimizer(ABC):
         for parameter in group["params"]:
             if parameter.data.size:
                 kinds.setdefault((device_of(parameter.data), parameter.dtype), []).append(parameter)
-        self._buffers.append([FlatBuffer(parameters, self.state_names(group)) for parameters in kinds.values()])
+        names = self.state_names(group)
+        self._buffers.append([FlatBuffer(parameters, names, self.kernel) for parameters in kinds.values()])
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Forget the gradients; with ``set_to_none=False`` overwrite them with zeros instead."""
@@ -106,8 +120,18 @@ class Optimizer(ABC):
                 loss = closure()
         for group, buffers in zip(self.param_groups, self._buffers, strict=True):
             for buffer in buffers:
-                buffer.apply(lambda *block, group=group: self.update(group, *block))
+                buffer.apply(lambda *block, group=group: self.update(group, *block), self.numbers(group))
         return loss
+
+    def refresh_options(self) -> None:
+        """Write options that changed, such as the learning rate, to the device.
+
+        :meth:`step` does this itself; a CUDA graph that replays a captured step does not, so call this before each replay
+        (in the stream of the replay).
+        """
+        for group, buffers in zip(self.param_groups, self._buffers, strict=True):
+            for buffer in buffers:
+                buffer.refresh(self.numbers(group))
 
     # -------------------------------------------------------------------------------- saving
 
@@ -122,10 +146,10 @@ class Optimizer(ABC):
         groups = [{**group, "params": [numbers[id(p)] for p in group["params"]]} for group in self.param_groups]
         state: dict[int, dict[str, Any]] = {}
         for buffer in (b for buffers in self._buffers for b in buffers):
-            for i, parameter in enumerate(buffer.parameters):
-                if buffer.steps[i]:
+            for i, (parameter, steps) in enumerate(zip(buffer.parameters, buffer.steps, strict=True)):
+                if steps:
                     arrays = {name: buffer.part(flat, i).copy(order="C") for name, flat in buffer.state.items()}
-                    state[numbers[id(parameter)]] = {"step": buffer.steps[i], **arrays}
+                    state[numbers[id(parameter)]] = {"step": steps, **arrays}
         return {"state": dict(sorted(state.items())), "param_groups": groups}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -145,11 +169,12 @@ class Optimizer(ABC):
             self.check({**group, **options})
             group.update(options)
         for buffer in (b for buffers in self._buffers for b in buffers):
+            found = [state.get(numbers[id(parameter)], {"step": 0}) for parameter in buffer.parameters]
+            buffer.steps = [int(saved["step"]) for saved in found]
             for i, parameter in enumerate(buffer.parameters):
-                self._load_one(buffer, i, numbers[id(parameter)], state.get(numbers[id(parameter)], {"step": 0}))
+                self._load_one(buffer, i, numbers[id(parameter)], found[i])
 
     def _load_one(self, buffer: FlatBuffer, i: int, number: int, saved: dict[str, Any]) -> None:
-        buffer.steps[i] = int(saved["step"])
         for name, flat in buffer.state.items():
             target = buffer.part(flat, i)
             value = saved.get(name, 0)
@@ -157,7 +182,7 @@ class Optimizer(ABC):
             if getattr(value, "shape", target.shape) != target.shape or (saved["step"] and name not in saved):
                 have, want = getattr(value, "shape", "nothing"), target.shape
                 raise ValueError(f"load_state_dict: {name} of parameter {number} should have shape {want}, got {have}")
-            target[...] = value
+            target[...] = array_module(target).asarray(value)
 
     def _all(self) -> list[Tensor]:
         return [parameter for group in self.param_groups for parameter in group["params"]]

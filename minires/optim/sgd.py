@@ -31,6 +31,8 @@ class SGD(Optimizer):
         ValueError: an option is negative or not a finite number.
     """
 
+    kernel = "sgd"
+
     def __init__(
         self,
         params: Iterable[Any],
@@ -54,6 +56,10 @@ class SGD(Optimizer):
     def state_names(self, group: dict[str, Any]) -> list[str]:
         """The momentum, if there is any."""
         return ["momentum_buffer"] if group["momentum"] else []
+
+    def numbers(self, group: dict[str, Any]) -> tuple[float, ...]:
+        """As the kernel "sgd" takes them."""
+        return (group["lr"], group["momentum"], 1 - group["dampening"], group["weight_decay"], group["nesterov"])
 
     def update(
         self, group: dict[str, Any], steps: int, weight: Any, gradient: Any, scratch: Any, state: dict[str, Any]

@@ -17,14 +17,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minires import models, nn, optim
-from minires.device import to_device
+from minires.device import parse, to_device
 from minires.errors import CheckpointError
 from minires.io import write_atomically
-from minires.modes import no_grad
+from minires.modes import no_grad, set_float32_matmul_precision
 from minires.random import manual_seed
 from minires.tensor import Tensor
 from minires.training import checkpoint
 from minires.training.metrics import Evaluation, evaluate
+from minires.training.mixed import MixedPrecision
 from minires.training.presets import Job
 from minires.training.report import NAMES
 from minires.training.sources import Source, open_source
@@ -136,6 +137,7 @@ def build_trainer(job: Job, source: Source, out: Path | None = None, quiet: bool
         model, optimizer, nn.CrossEntropyLoss(label_smoothing=job.label_smoothing), source.train,
         schedule=_schedule(job, optimizer, job.epochs * len(source.train)),
         test=lambda network: measure(job, network, source), test_every=job.test_every, device=job.device, out=out,
+        autocast=job.autocast, graph=job.graph if parse(job.device)[0] == "cuda" else None,
         config=job.to_dict(), model_config=model.config, classes=source.classes, quiet=quiet, label=label,
     )  # fmt: skip
 
@@ -175,6 +177,7 @@ def run(job: Job, out: Path, quiet: bool = False, log: Callable[[str], None] = p
 
 
 def _run(job: Job, out: Path, quiet: bool, log: Callable[[str], None]) -> tuple[str, Evaluation]:
+    set_float32_matmul_precision(job.precision)
     source = open_source(job)
     trainer = build_trainer(job, source, out, quiet)
     name = name_of(job, trainer.model)
@@ -220,7 +223,8 @@ def measure(job: Job, model: Any, source: Source) -> Evaluation:
     """The network on the whole test set, with its attention where the boxes are known."""
     loss = nn.CrossEntropyLoss(label_smoothing=job.label_smoothing)
     localise = source.boxes and hasattr(model, "masks")
-    return evaluate(model, source.test, loss, localise=localise, device=job.device)
+    with MixedPrecision(job.autocast).casting():
+        return evaluate(model, source.test, loss, localise=localise, device=job.device)
 
 
 class Trained(NamedTuple):

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from minires import functional
-from minires.device import to_device
+from minires.device import array_module, to_device
 from minires.modes import no_grad
+from minires.precision import is_half
 from minires.tensor import Tensor
 
 __all__ = [
@@ -47,13 +48,14 @@ def heatmaps(trunk: Any, mask: Any, size: tuple[int, int]) -> dict[str, Floats]:
         size: height and width of the image.
 
     Returns:
-        ``"MF"``: mean |M·F|, ``"M"``: mean M, ``"F"``: mean |F|; each (N, H, W). Without a mask only ``"F"``.
+        ``"MF"``: mean |M·F|, ``"M"``: mean M, ``"F"``: mean |F|; each (N, H, W), on the device of the trunk. Without a mask
+        only ``"F"``.
     """
-    features = _array(trunk)
-    maps = {"F": np.abs(features).mean(axis=1)}  # (N, h, w)
+    features = _wide(trunk)
+    maps = {"F": abs(features).mean(axis=1)}  # (N, h, w)
     if mask is not None:
-        gate = _array(mask)
-        maps = {"MF": np.abs(gate * features).mean(axis=1), "M": gate.mean(axis=1), **maps}
+        gate = _wide(mask)
+        maps = {"MF": abs(gate * features).mean(axis=1), "M": gate.mean(axis=1), **maps}
     return {name: _enlarge(values, size) for name, values in maps.items()}
 
 
@@ -69,7 +71,8 @@ def pointing_hits(maps: Floats, boxes: Boxes) -> np.ndarray[Any, np.dtype[np.boo
     Returns:
         (N,) booleans. A blind guess hits with the box's share of the area, see :func:`box_share`.
     """
-    rows, columns = np.divmod(maps.reshape(len(maps), -1).argmax(axis=1), maps.shape[2])
+    strongest = maps.reshape(len(maps), -1).argmax(axis=1)  # (N,)
+    rows, columns = strongest // maps.shape[2], strongest % maps.shape[2]
     y0, x0, y1, x1 = boxes.T
     inside: np.ndarray[Any, np.dtype[np.bool_]] = (y0 <= rows) & (rows < y1) & (x0 <= columns) & (columns < x1)
     return inside
@@ -78,13 +81,15 @@ def pointing_hits(maps: Floats, boxes: Boxes) -> np.ndarray[Any, np.dtype[np.boo
 def energy_in_box(maps: Floats, boxes: Boxes) -> Floats:
     """The share of each map's sum that lies inside its box, (N,).
 
-    An even map has the box's share of the area. ``maps`` (N, H, W) must not be negative; ``boxes`` as above.
+    An even map has the box's share of the area. ``maps`` (N, H, W) must not be negative; ``boxes`` as above, on the same
+    device.
     """
+    xp = array_module(maps)
     y0, x0, y1, x1 = (edge[:, None] for edge in boxes.T)
-    rows, columns = np.arange(maps.shape[1]), np.arange(maps.shape[2])
+    rows, columns = xp.arange(maps.shape[1]), xp.arange(maps.shape[2])
     inside = ((y0 <= rows) & (rows < y1))[:, :, None] & ((x0 <= columns) & (columns < x1))[:, None, :]  # (N, H, W)
     total = maps.sum(axis=(1, 2))
-    shares: Floats = (maps * inside).sum(axis=(1, 2)) / np.where(total > 0, total, 1)
+    shares: Floats = (maps * inside).sum(axis=(1, 2)) / xp.where(total > 0, total, 1)
     return shares
 
 
@@ -139,8 +144,10 @@ def evaluate(model: Any, batches: Iterable[Any], loss: Any, localise: bool = Fal
         localise: measure the attention modules as well.
         device: where the network lives.
     """
-    count, total_loss, right, area = 0, 0.0, 0, 0.0
-    sums: dict[str, dict[str, np.ndarray[Any, Any]]] = {}
+    count, area = 0, 0.0
+    total_loss: Any = 0.0  # from here on these and ``sums`` are numbers on the device: reading one would wait for it
+    right: Any = 0
+    sums: dict[str, dict[str, Any]] = {}
     was_training = model.training
     model.eval()
     try:
@@ -149,18 +156,19 @@ def evaluate(model: Any, batches: Iterable[Any], loss: Any, localise: bool = Fal
                 images, labels = images.to(device), labels.to(device)
                 logits, maps = logits_and_maps(model, images) if localise else (model(images), [])
                 n = len(labels)
-                total_loss += float(loss(logits, labels)) * n
-                right += int((_array(logits).argmax(axis=1) == _array(labels)).sum())
+                total_loss = total_loss + loss(logits, labels).data.astype(np.float64) * n
+                right = right + (_wide(logits).argmax(axis=1) == labels.data).sum()
                 count += n
                 if localise:
-                    area += float(box_share(_array(rest[0]), images.shape[2:]).sum())
-                    _add_localisation(sums, maps, _array(rest[0]), images.shape[2:])
+                    boxes = _array(rest[0])
+                    area += float(box_share(boxes, images.shape[2:]).sum())
+                    _add_localisation(sums, maps, to_device(boxes, device), images.shape[2:])
     finally:
         model.train(was_training)
     if not count:
         raise ValueError("evaluate: there are no test images")
     modules = [_means(name, values, count) for name, values in sums.items()]
-    return Evaluation(count, total_loss / count, right / count, modules, area / count if localise else None)
+    return Evaluation(count, float(total_loss) / count, int(right) / count, modules, area / count if localise else None)
 
 
 def logits_and_maps(model: Any, images: Tensor) -> tuple[Any, list[Any]]:
@@ -179,22 +187,34 @@ def _add_localisation(sums: dict[str, Any], maps: list[Any], boxes: Boxes, size:
         entry = sums.setdefault(module.name, {})
         for name, heat in heatmaps(module.trunk, module.mask, size).items():
             # A mask normalised over channels (f2) can be negative; its energy is that of its magnitude.
-            pair = np.array([pointing_hits(heat, boxes).sum(), energy_in_box(np.abs(heat), boxes).sum()], np.float64)
-            entry[name] = entry.get(name, 0) + pair
+            pair = (pointing_hits(heat, boxes).sum(), energy_in_box(abs(heat), boxes).sum())
+            both = array_module(heat).stack([share.astype(np.float64) for share in pair])  # (2,)
+            entry[name] = entry.get(name, 0) + both
 
 
-def _means(module: str, sums: dict[str, np.ndarray[Any, Any]], count: int) -> Localisation:
+def _means(module: str, sums: dict[str, Any], count: int) -> Localisation:
+    pairs = {name: _array(pair) for name, pair in sums.items()}
     return Localisation(
         module,
-        {name: float(pair[0] / count) for name, pair in sums.items()},
-        {name: float(pair[1] / count) for name, pair in sums.items()},
+        {name: float(pair[0] / count) for name, pair in pairs.items()},
+        {name: float(pair[1] / count) for name, pair in pairs.items()},
     )
 
 
 def _enlarge(maps: Floats, size: tuple[int, int]) -> Floats:
-    wide = functional.interpolate(maps[:, None], size=size, mode="bilinear", align_corners=True)  # (N, 1, H, W)
-    return np.asarray(wide)[:, 0]
+    wide: Any = functional.interpolate(maps[:, None], size=size, mode="bilinear", align_corners=True)  # (N, 1, H, W)
+    return cast(Floats, wide[:, 0])
+
+
+def _raw(value: Any) -> Any:
+    return value.data if isinstance(value, Tensor) else value
+
+
+def _wide(value: Any) -> Any:
+    """The array of a Tensor, in float32 if it has 16 bits, since it will be summed up."""
+    array = _raw(value)
+    return array.astype(np.float32) if is_half(array) else array
 
 
 def _array(value: Any) -> Any:
-    return to_device(value.data if isinstance(value, Tensor) else value, "cpu")
+    return to_device(_raw(value), "cpu")

@@ -18,6 +18,8 @@ _CHOICES = {
     "attention": ("residual", "naive", "none"),
     "optimizer": ("sgd", "adamw"),
     "schedule": ("cosine", "multistep", "constant"),
+    "precision": ("highest", "high", "medium"),
+    "autocast": (None, "bfloat16", "float16"),
 }
 
 
@@ -52,6 +54,9 @@ class Job:
         test_every: measure on the test images every so many epochs (0: at the end only). Nothing is chosen by it.
         seed: of weights, order and canvases. The test canvases are always the same.
         device: "cpu" or "cuda".
+        graph: on a GPU, make the training step a CUDA graph; None: if it can be one.
+        precision: of float32 products on a GPU, see ``minires.set_float32_matmul_precision``.
+        autocast: "bfloat16" or "float16" for mixed precision, see ``minires.autocast``; None for float32.
     """
 
     data: str = "digits"
@@ -80,6 +85,9 @@ class Job:
     test_every: int = 1
     seed: int = 0
     device: str = "cpu"
+    graph: bool | None = None
+    precision: str = "highest"
+    autocast: str | None = None
 
     def __post_init__(self) -> None:
         plain = {name: list(value) if isinstance(value, tuple) else value for name, value in self.options.items()}
@@ -87,7 +95,7 @@ class Job:
         object.__setattr__(self, "milestones", tuple(self.milestones))
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
-                raise ValueError(f"{name}: expected one of {', '.join(choices)}, got {getattr(self, name)!r}")
+                raise ValueError(f"{name}: expected one of {', '.join(map(str, choices))}, got {getattr(self, name)!r}")
         for name in ("epochs", "batch_size", "train_images", "test_images", "size", "canvas", "digit"):
             _need(name, getattr(self, name), 1)
         for name in ("seed", "clutter", "test_every", "noise", "weight_decay", "momentum"):

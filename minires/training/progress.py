@@ -38,8 +38,9 @@ class Progress:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._bar.close()
 
-    def advance(self, images: int, epoch: int, epochs: int, loss: float, accuracy: float) -> None:
-        """Count a batch; loss and accuracy are the means of the epoch so far."""
+    def advance(self, images: int, epoch: int, epochs: int, shown: tuple[float, float] | None) -> None:
+        """Count a batch; ``shown``: loss and accuracy, the means of the epoch so far, None where they are not known yet."""
         self._bar.set_description_str(f"{self._label}epoch {epoch + 1}/{epochs}", refresh=False)
-        self._bar.set_postfix_str(f"loss {loss:.3f}, accuracy {accuracy:.1%}", refresh=False)
+        if shown is not None:
+            self._bar.set_postfix_str(f"loss {shown[0]:.3f}, accuracy {shown[1]:.1%}", refresh=False)
         self._bar.update(images)

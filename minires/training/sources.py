@@ -20,6 +20,7 @@ from minires.data import (
     Normalize,
     PadCrop,
     RandomHorizontalFlip,
+    ResidentLoader,
     Subset,
     ToFloat,
     random_split,
@@ -81,9 +82,12 @@ def open_source(job: Job, download: bool = False) -> Source:
     normalize = Normalize(*_statistics(job))
     moves: list[Transform] = [PadCrop(4), RandomHorizontalFlip()] if job.augment else []
     classes = (train.dataset if isinstance(train, Subset) else train).classes  # type: ignore[attr-defined]
+    # A GPU keeps pictures of 32 × 32 in its memory; larger ones are read as they are needed, and copied there meanwhile.
+    loader = ResidentLoader if job.device != "cpu" and job.data != "folder" else DataLoader
+    augment, device = Compose([*moves, ToFloat(), normalize]), job.device
     return Source(
-        DataLoader(train, job.batch_size, shuffle=True, seed=job.seed, transform=Compose([*moves, ToFloat(), normalize])),
-        DataLoader(test, TEST_BATCH, transform=Compose([ToFloat(), normalize])),
+        loader(train, job.batch_size, shuffle=True, seed=job.seed, transform=augment, device=device),
+        loader(test, TEST_BATCH, transform=Compose([ToFloat(), normalize]), device=device),
         classes, channels=3, side=side,
     )  # fmt: skip
 
@@ -118,7 +122,7 @@ def _digits(job: Job) -> Source:
     train = ClutteredDigits(True, job.train_images, seed=job.seed, fresh=True, **look)
     test = ClutteredDigits(False, job.test_images, seed=TEST_SEED, with_boxes=True, **look)
     return Source(
-        DataLoader(train, job.batch_size, shuffle=True, seed=job.seed), DataLoader(test, TEST_BATCH),
+        DataLoader(train, job.batch_size, shuffle=True, seed=job.seed, device=job.device), DataLoader(test, TEST_BATCH),
         train.classes, channels=1, side=job.canvas, boxes=True,
     )  # fmt: skip
 

@@ -14,13 +14,16 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
+from minires.device import parse
 from minires.io import write_atomically
 from minires.training import checkpoint
+from minires.training.cuda import CudaSteps, NotFiniteError
 from minires.training.metrics import Evaluation
+from minires.training.mixed import MixedPrecision
 from minires.training.progress import Progress
 
 __all__ = ["DivergedError", "Interrupted", "Trainer"]
@@ -57,6 +60,9 @@ class Trainer:
             after the last one. Or None.
         test_every: see above; 0 for the last epoch only.
         device: where the model lives; batches are moved there.
+        autocast: "bfloat16" or "float16": forward passes run under :func:`minires.autocast`, in training and in ``test``;
+            with float16 the loss is scaled by a :class:`minires.GradScaler`. None: in float32.
+        graph: make the step one CUDA graph, see :mod:`minires.training.graph`. None: wherever the device is a GPU.
         out: directory for ``metrics.csv`` and ``checkpoint.safetensors``, made if missing; None writes nothing.
         config: plain values that describe the run; kept in the checkpoint.
         model_config: what ``minires.models.build`` needs to build the model again; kept in the checkpoint.
@@ -70,6 +76,8 @@ class Trainer:
         step: steps made.
         history: one dict for each completed epoch: epoch, step, lr, train_loss, train_accuracy, test_loss,
             test_accuracy (None where not measured), seconds, images_per_second.
+        mixed: the precision of the steps, with the scaler of float16.
+        steps: on a GPU what makes the steps, else None.
         evaluation: what ``test`` found after the last epoch of :meth:`fit`, or None.
     """
 
@@ -84,6 +92,8 @@ class Trainer:
         test: Callable[[Any], Evaluation] | None = None,
         test_every: int = 1,
         device: str = "cpu",
+        autocast: str | None = None,
+        graph: bool | None = None,
         out: str | Path | None = None,
         config: dict[str, Any] | None = None,
         model_config: dict[str, Any] | None = None,
@@ -103,6 +113,13 @@ class Trainer:
         self.evaluation: Evaluation | None = None
         self._sums = _zero_sums()
         self._stop = False
+        self.mixed = MixedPrecision(autocast)
+        self.steps = (
+            CudaSteps(model, optimizer, loss, device, graph is not False, self.mixed)
+            if parse(device)[0] == "cuda" else None
+        )  # fmt: skip
+        if graph and self.steps is None:
+            raise ValueError(f"graph: only a GPU has CUDA graphs, the device is {device!r}")
         if self.out is not None:
             self.out.mkdir(parents=True, exist_ok=True)
 
@@ -141,6 +158,8 @@ class Trainer:
         checkpoint.restore(path, state, self.model, self.optimizer, self.schedule, self.train_loader)
         self.epoch, self.step = int(state["epoch"]), int(state["step"])
         self.history, self._sums = list(state["history"]), dict(state["sums"])
+        if self.mixed.scaler is not None and state.get("scaler"):
+            self.mixed.scaler.load_state_dict(state["scaler"])
 
     def save(self) -> Path | None:
         """Write checkpoint and metrics now; returns the path of the checkpoint."""
@@ -149,7 +168,7 @@ class Trainer:
         state = checkpoint.snapshot(
             self.model, self.optimizer, self.schedule, self.train_loader, epoch=self.epoch, step=self.step,
             history=self.history, sums=self._sums, config=self.config, model_config=self.model_config,
-            classes=self.classes,
+            classes=self.classes, scaler=self.mixed.scaler.state_dict() if self.mixed.scaler is not None else None,
         )  # fmt: skip
         checkpoint.write(self.checkpoint_path, state)
         if self.history:
@@ -160,31 +179,53 @@ class Trainer:
 
     def _run_epoch(self, progress: Progress, epochs: int) -> None:
         self.model.train()
-        started = time.perf_counter()
-        before = self._sums["seconds"]
-        for images, labels, *_ in self.train_loader:
-            loss, right = self._train_batch(images.to(self.device), labels.to(self.device))
-            count = len(labels)
-            sums = self._sums
-            sums["images"] += count
-            sums["loss"] += loss * count
-            sums["right"] += right
+        started, sums, first, stopped = time.perf_counter(), self._sums, self.step, False
+        before, make = sums["seconds"], self._make_step if self.steps is None else self._make_step_on_gpu
+        try:
+            with nullcontext() if self.steps is None else self.steps.epoch(sums):
+                for images, labels, *_ in self.train_loader:
+                    shown = make(images.to(self.device), labels.to(self.device))
+                    sums["images"] += len(labels)
+                    sums["seconds"] = before + time.perf_counter() - started
+                    self.step += 1
+                    progress.advance(len(labels), self.epoch, epochs, shown)
+                    stopped = self._stop
+                    if stopped:
+                        break
+        except NotFiniteError as found:
+            raise DivergedError(self._explain_divergence(found.value, first + found.steps + 1)) from None
+        if self.steps is not None:
             sums["seconds"] = before + time.perf_counter() - started
-            self.step += 1
-            progress.advance(count, self.epoch, epochs, sums["loss"] / sums["images"], sums["right"] / sums["images"])
-            if self._stop:
-                raise Interrupted(self.save(), self.epoch, self.step)
+        if stopped:
+            raise Interrupted(self.save(), self.epoch, self.step)
+
+    def _make_step(self, images: Any, labels: Any) -> tuple[float, float]:
+        """One step on the CPU; returns mean loss and share of right answers of the epoch so far."""
+        loss, right = self._train_batch(images, labels)
+        sums, count = self._sums, len(labels)
+        sums["loss"] += loss * count
+        sums["right"] += right
+        images_so_far = sums["images"] + count
+        return sums["loss"] / images_so_far, sums["right"] / images_so_far
+
+    def _make_step_on_gpu(self, images: Any, labels: Any) -> tuple[float, float] | None:
+        """One step on the GPU, which nobody waits for; returns the same two of some steps ago, None before."""
+        assert self.steps is not None
+        shown = self.steps.make(images, labels)
+        if self.schedule is not None:
+            self.schedule.step()
+        return shown
 
     def _train_batch(self, images: Any, labels: Any) -> tuple[float, int]:
-        """One step; returns the loss and the number of right answers before it."""
+        """One step on the CPU; returns the loss and the number of right answers before it."""
         self.optimizer.zero_grad()
-        logits = self.model(images)
-        loss = self.loss(logits, labels)
+        with self.mixed.casting():
+            logits = self.model(images)
+            loss = self.loss(logits, labels)
         value = float(loss)
         if not math.isfinite(value):
-            raise DivergedError(self._explain_divergence(value))
-        loss.backward()
-        self.optimizer.step()
+            raise DivergedError(self._explain_divergence(value, self.step + 1))
+        self.mixed.update(loss, self.optimizer)
         if self.schedule is not None:
             self.schedule.step()
         return value, int((logits.data.argmax(axis=1) == labels.data).sum())
@@ -205,7 +246,8 @@ class Trainer:
         }
         last = self.epoch + 1 >= epochs
         if self.test is not None and (last or (self.test_every and (self.epoch + 1) % self.test_every == 0)):
-            result = self.test(self.model)
+            with self.mixed.casting():
+                result = self.test(self.model)
             row.update(test_loss=result.loss, test_accuracy=result.accuracy)
             self.evaluation = result if last else None
         self.epoch += 1
@@ -217,10 +259,10 @@ class Trainer:
         if self._stop:
             raise Interrupted(self.checkpoint_path, self.epoch, self.step)
 
-    def _explain_divergence(self, value: float) -> str:
+    def _explain_divergence(self, value: float, step: int) -> str:
         rate = self.optimizer.param_groups[0]["lr"]
         text = (
-            f"training stopped: the loss became {value} in epoch {self.epoch + 1}, step {self.step + 1}, at a learning rate "
+            f"training stopped: the loss became {value} in epoch {self.epoch + 1}, step {step}, at a learning rate "
             f"of {rate:.3g}; a smaller one may help, and minires.detect_anomaly() finds the op"
         )
         if self.checkpoint_path is not None and self.checkpoint_path.exists():

@@ -17,9 +17,10 @@ if TYPE_CHECKING:
     from minires.viz.lines import lines
     from minires.viz.masks import masks
     from minires.viz.panels import panels
+    from minires.viz.roofline import roofline
     from minires.viz.windows import windows
 
-__all__ = ["curves", "gradients", "lines", "masks", "panels", "windows"]
+__all__ = ["curves", "gradients", "lines", "masks", "panels", "roofline", "windows"]
 
 
 class _Package(ModuleType):

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from minires.device import to_device
+from minires.device import array_module, to_device
 from minires.tensor import Tensor
 from minires.training.metrics import heatmaps, logits_and_maps
 from minires.viz.figure import BLACK, FEATURES, GREY, MASK, SERIES, Picture
@@ -50,7 +50,7 @@ def masks(
     Raises:
         ValueError: no images, or a network without attention modules.
     """
-    x = images if isinstance(images, Tensor) else Tensor(np.asarray(images))
+    x = images if isinstance(images, Tensor) else Tensor(array_module(images).asarray(images))
     if x.ndim != 4 or not len(x):
         raise ValueError(f"masks: expected images (N, C, H, W) and at least one, got shape {x.shape}")
     logits, maps = logits_and_maps(model, x)
@@ -191,7 +191,7 @@ def _peaks(module: Any, size: tuple[int, int]) -> list[Any]:
     """(row, column) of the strongest |M·F| on each image, or None for a module without a mask."""
     if module.mask is None:
         return [None] * len(module.trunk)
-    heat = heatmaps(module.trunk, module.mask, size)["MF"]
+    heat = _array(heatmaps(module.trunk, module.mask, size)["MF"])
     rows, columns = np.divmod(heat.reshape(len(heat), -1).argmax(axis=1), heat.shape[2])
     return list(zip(rows.tolist(), columns.tolist(), strict=True))
 

@@ -262,7 +262,7 @@ def test_schedules_of_jobs():
 def test_the_rate_after_a_resume_counts_new_images_only(monkeypatch):
     monkeypatch.setattr("tqdm.std.tqdm.status_printer", lambda *args: lambda text: None)
     with Progress("", 1_000_000, False, 900_000) as progress:
-        progress.advance(10, 0, 1, 1.0, 0.5)
+        progress.advance(10, 0, 1, (1.0, 0.5))
         values = progress._bar.format_dict
     assert (values["initial"], values["n"]) == (900_000, 900_010)
 
