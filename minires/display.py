@@ -71,7 +71,7 @@ def _statistics(array: np.ndarray[Any, Any]) -> dict[str, str]:
     if array.dtype.kind == "c":
         return {"magnitude": f"{np.abs(array).min():.4g} to {np.abs(array).max():.4g}"}
     bad = {}
-    if array.dtype.kind == "f":
+    if array.dtype.kind in "fV":
         finite = np.isfinite(array)
         bad = {"NaN": f"{int(np.isnan(array).sum()):,}"}
         if np.isinf(array).any():

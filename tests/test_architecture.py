@@ -13,7 +13,7 @@ PACKAGE = Path(minires.__file__).parent
 
 #: From the ground up. A module may import (at its top level) from its own floor and from those below.
 FLOORS = [
-    {"errors", "modes"},
+    {"driver", "errors", "modes", "precision"},
     {"device", "memory"},
     {"random", "operators", "kernels"},
     {"tensor"},
@@ -24,7 +24,7 @@ FLOORS = [
     {"nn", "checking", "data", "optim"},
     {"models", "display"},
     {"viz", "training"},
-    {"cli", "doctor"},
+    {"bench", "cli", "doctor"},
     {"__init__", "__main__"},
 ]
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}

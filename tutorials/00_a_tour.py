@@ -327,12 +327,10 @@ for number, module in enumerate(result.modules, start=1):
 # %% [markdown]
 # ## 6. One word for the GPU
 #
-# No operation in minires knows on which device it runs. On the CPU arrays are NumPy's; for an NVIDIA GPU they are to be CuPy's, and
-# the rules stay the same lines. To move a network or a Tensor you change one word.
+# No operation in minires knows on which device it runs. On the CPU arrays are NumPy's, on an NVIDIA GPU they are CuPy's, and the rules
+# stay the same lines. Only the few hot loops exist twice, in NumPy and in CUDA. To move a network or a Tensor you change one word.
 #
-# To be plain: **this version does not have the GPU part yet.** The fast inner loops of convolution and pooling exist for the CPU only;
-# their CUDA counterparts are still to come. So for now the word is "cpu", and whoever asks for "cuda" gets a message that
-# says what is missing, not a riddle:
+# Whoever asks for "cuda" on a machine that cannot do it gets a message that says what is missing and what to install:
 
 # %%
 where = "cpu"
