@@ -129,14 +129,18 @@ def _keep_freed_memory() -> None:
 def _new_run(options: argparse.Namespace) -> tuple[Any, bool, Path]:
     """The job that the options describe, checked as far as possible before a directory is made for it."""
     from minires.training import job as jobs
-    from minires.training.presets import PRESETS
+    from minires.training import presets
     from minires.training.sources import open_source
 
-    data = options.data or "digits"
+    recipe = presets.RECIPES.get(options.recipe)
+    data = options.data or (recipe.data if recipe else "digits")
+    if recipe and data != recipe.data:
+        raise ValueError(f"--recipe {options.recipe} is for {recipe.data}, not for --data {data}")
     _refuse_foreign_options(options, data)
     if data != "digits" and options.root is None:
-        raise ValueError(f"--data {data} needs --root with the directory of its files")
-    preset = PRESETS[data]
+        asked = f"--recipe {options.recipe}" if recipe else f"--data {data}"
+        raise ValueError(f"{asked} needs --root with the directory of its files")
+    preset = recipe or presets.PRESETS[data]
     changes = {name: getattr(options, name) for name in _JOB_OPTIONS}
     if options.model is not None and options.model != preset.model:
         changes["options"] = {}
@@ -167,7 +171,7 @@ def _old_run(options: argparse.Namespace) -> tuple[Any, bool, Path]:
     from minires.training import job as jobs
 
     given = [name for name in (*_JOB_OPTIONS, "out") if name not in _HOW and getattr(options, name) is not None]
-    given += [name for name in ("compare", "download") if getattr(options, name)]
+    given += [name for name in ("recipe", "compare", "download") if getattr(options, name)]
     if given:
         names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
         raise ValueError(f"--resume continues a run with its own settings; leave out {names}")
@@ -382,6 +386,7 @@ def _add_bench(commands: Any) -> None:
 def _add_train(commands: Any) -> None:
     train = commands.add_parser("train", help="train a network; with no options, on cluttered digits")
     train.set_defaults(command=_train)
+    train.add_argument("--recipe", choices=RECIPES, help=RECIPE)
     data = train.add_argument_group("data")
     choices = ("digits", "cifar10", "cifar100", "folder")
     data.add_argument("--data", choices=choices, default=None, help="what to train on (default: digits)")
@@ -413,8 +418,13 @@ def _add_train(commands: Any) -> None:
 
 
 COMPARED = ("residual", "naive", "none")
+RECIPES = ("paper-cifar", "fast-cifar")
+RECIPE = (
+    "settings that belong together, which other options change: paper-cifar (205 epochs, as in the paper; the default for "
+    "CIFAR), fast-cifar (150 epochs of larger batches, meant for a GPU)"
+)
 PRECISIONS = ("highest", "high", "medium")
-PRECISION = "cuda: of float32 products; highest (default) is float32, high and medium are TF32"
+PRECISION = "cuda: of float32 products; highest (default) is float32, high TF32, medium as fast as may be"
 AUTOCAST = "mixed precision: products and convolutions in 16 bits; weights and sums stay float32"
 GRAPH = "cuda: make the training step one CUDA graph (default: if that is possible)"
 ROOT = (

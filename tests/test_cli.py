@@ -118,6 +118,7 @@ def test_a_folder_of_pictures_is_described(monkeypatch, capsys):
 def test_help_knows_the_usual_number_of_epochs(capsys):
     _, out, _ = run("train", "--help", capsys=capsys)
     usual = " ".join(out.split())
+    assert set(cli.RECIPES) == set(presets.RECIPES)
     digits, folder, cifar = presets.DIGITS.epochs, presets.FOLDER.epochs, presets.CIFAR.epochs
     assert f"{digits} for digits, {folder} for folder, {cifar} for cifar10" in usual and "train/ and test/" in usual
 
@@ -175,6 +176,10 @@ WRONG = {
     "no rate": (["train", "--lr", "nan"], "--lr"),
     "word for a rate": (["train", "--noise", "much"], "--noise"),
     "unknown data": (["train", "--data", "mnist"], "mnist"),
+    "recipe without root": (["train", "--recipe", "fast-cifar"], "--recipe fast-cifar needs --root"),
+    "recipe for other data": (["train", "--recipe", "fast-cifar", "--data", "digits"], "is for cifar10, not for"),
+    "no such recipe": (["train", "--recipe", "slow"], "fast-cifar"),
+    "recipe of an old run": (["train", "--resume", "x", "--recipe", "fast-cifar"], "leave out --recipe"),
     "no root": (["train", "--data", "cifar10"], "--root"),
     "root without files": (["train", "--data", "cifar10", "--root", "nowhere"], "--download"),
     "no folder": (["train", "--data", "folder", "--root", "nowhere"], "nowhere"),
