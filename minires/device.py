@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from minires.driver import Driver, cupy_packages, find_driver, fitting_extra, install_line, what_to_install
 from minires.errors import DeviceError
 
 __all__ = [
@@ -24,6 +23,8 @@ __all__ = [
 ]  # fmt: skip
 
 if TYPE_CHECKING:
+    from minires.driver import Driver
+
     Array: TypeAlias = Any
 else:
 
@@ -108,7 +109,7 @@ def cupy() -> ModuleType:
     if module is not None:
         return module
     if find_spec("cupy") is None:
-        raise DeviceError(f"device 'cuda': CuPy is not installed; {what_to_install(find_driver())}")
+        raise DeviceError(f"device 'cuda': CuPy is not installed; {_nvidia().what_to_install(_nvidia().find_driver())}")
     try:
         return importlib.import_module("cupy")
     except Exception as error:
@@ -160,7 +161,7 @@ def _count_gpus(module: ModuleType) -> int:
         count, reason = 0, " ".join(str(error).split())
     if count:
         return count
-    driver = find_driver()
+    driver = _nvidia().find_driver()
     if driver is None:
         where = "does nvidia-smi run?" if not reason else f"{reason}; does nvidia-smi run?"
         raise DeviceError(
@@ -172,24 +173,33 @@ def _count_gpus(module: ModuleType) -> int:
     raise DeviceError(f"device 'cuda': CuPy is installed but finds no NVIDIA GPU{because}; {driver} is there{_visible()}")
 
 
+def _nvidia() -> ModuleType:
+    """:mod:`minires.driver`, imported when there is something to explain: a quarter of the time that minires takes else."""
+    from minires import driver
+
+    return driver
+
+
 def _check_fit(driver: Driver) -> None:
     """Raise if the CuPy that is installed is for a newer CUDA than the driver runs."""
-    for package, major in cupy_packages().items():
+    for package, major in _nvidia().cupy_packages().items():
         if major is not None and major > driver.cuda[0]:
-            extra = fitting_extra(driver)
-            advice = f"pip uninstall -y {package}, then {install_line(extra)}" if extra else what_to_install(driver)
+            extra = _nvidia().fitting_extra(driver)
+            advice = _nvidia().what_to_install(driver)
+            if extra:
+                advice = f"pip uninstall -y {package}, then {_nvidia().install_line(extra)}"
             limit = f"{driver} runs CUDA {driver.cuda[0]} at most"
             raise DeviceError(f"device 'cuda': {package} is built for CUDA {major}, but {limit}: {advice}")
 
 
 def _broken_cupy(error: Exception) -> str:
     """CuPy is there but cannot be imported: why, and what usually helps."""
-    packages = list(cupy_packages())
+    packages = list(_nvidia().cupy_packages())
     reason = " ".join(str(error).split()) or type(error).__name__
     text = f"device 'cuda': CuPy is installed ({', '.join(packages) or 'from a folder'}), but its import fails: {reason}"
     if len(packages) > 1:
         text += f". Only one CuPy can be installed at a time: pip uninstall -y {' '.join(packages)}"
-    return f"{text}; {what_to_install(find_driver())}"
+    return f"{text}; {_nvidia().what_to_install(_nvidia().find_driver())}"
 
 
 def _visible() -> str:

@@ -62,7 +62,8 @@ def install_line(extra: str) -> str:
     root = Path(__file__).resolve().parent.parent
     if not (root / "pyproject.toml").is_file():
         return f'pip install "minires[{extra}]"'
-    where = "." if Path.cwd() == root else str(root)
+    where = os.path.relpath(root)  # "." or "..", as people type it
+    where = where if where in (".", "..") else str(root)
     return f'python -m pip install -e "{where}[{extra}]"'
 
 

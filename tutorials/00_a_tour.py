@@ -341,7 +341,7 @@ try:
     x = mr.tensor(images).to("cuda")
     net.to("cuda")(x)
 except mr.errors.DeviceError as error:
-    print(error)
+    print(str(error).partition(";")[0])  # what follows is the line that installs it on this machine
 
 # %% [markdown]
 # ## 7. Your turn: an operation of your own

@@ -37,11 +37,9 @@ def machine(monkeypatch):
     """Sets up a machine: its driver, its CuPy (a module, the error of its import, or None), and its packages."""
 
     def set_up(driver_there, cupy=None, packages=(), visible=None):
-        for place in (device, driver):
-            monkeypatch.setattr(place, "find_driver", lambda: driver_there)
+        monkeypatch.setattr(driver, "find_driver", lambda: driver_there)
         found = {name: driver_major(name) for name in packages}
-        for place in (device, driver):
-            monkeypatch.setattr(place, "cupy_packages", lambda: found)
+        monkeypatch.setattr(driver, "cupy_packages", lambda: found)
         monkeypatch.setattr(device, "_checked", {})
         monkeypatch.delitem(sys.modules, "cupy", raising=False)
         monkeypatch.setattr(device, "find_spec", lambda name: None if cupy is None else object())
@@ -92,6 +90,10 @@ def test_the_line_outside_a_checkout(monkeypatch, tmp_path):
     (root / "pyproject.toml").touch()
     monkeypatch.setattr(driver, "__file__", str(root / "minires" / "driver.py"))
     assert driver.install_line("cuda12x") == f'python -m pip install -e "{root}[cuda12x]"'
+    for folder, where in (("", "."), ("tutorials", "..")):
+        (root / folder).mkdir(exist_ok=True)
+        monkeypatch.chdir(root / folder)
+        assert driver.install_line("cuda12x") == f'python -m pip install -e "{where}[cuda12x]"'
 
 
 def test_no_driver_and_macos(machine, monkeypatch):

@@ -12,7 +12,6 @@ import threading
 from typing import Any
 
 import numpy as np
-from threadpoolctl import ThreadpoolController
 
 from minires.kernels.cpu.halves import in_float32
 from minires.kernels.cpu.threads import get_num_threads, parallel_blocks
@@ -35,6 +34,8 @@ class _OneThread:
     def __enter__(self) -> None:
         with self._lock:
             if self._libraries is None:  # looked up once: it walks all shared libraries of the process
+                from threadpoolctl import ThreadpoolController
+
                 self._libraries = ThreadpoolController().select(user_api="blas").lib_controllers
             if self._depth == 0:
                 self._before = [library.get_num_threads() for library in self._libraries]
