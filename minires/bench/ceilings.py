@@ -28,9 +28,10 @@ class Stopwatch:
         self._xp, self.stream = xp, xp.cuda.Stream(non_blocking=True)
 
     def time(self, work: Callable[[], Any], repeats: int = 1) -> float:
-        """Seconds that the GPU needs for ``work()``, on average over some in a row."""
+        """Seconds that the GPU needs for ``work()``, on average over some in a row; after all work that was given before."""
         cuda = self._xp.cuda
         start, end = cuda.Event(), cuda.Event()
+        self.stream.wait_event(cuda.get_current_stream().record())  # the operands may still be on their way
         with self.stream:
             start.record(self.stream)
             for _ in range(repeats):

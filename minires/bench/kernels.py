@@ -66,8 +66,8 @@ def measure(entries: Sequence[Entry], xp: Any, budget: Budget) -> list[Row]:
 
 def _time(entry: Entry, xp: Any, watch: Stopwatch) -> tuple[float, str]:
     """Seconds of a launch."""
-    sets = entry.rotation(xp)
     with watch.stream:
+        sets = entry.rotation(xp)  # copied in this stream: tables of indices are among them, not to be read too early
         for arrays in sets:
             entry.start(arrays)
         watch.stream.synchronize()

@@ -35,6 +35,7 @@ def trial(xp: Any, precision: str, shapes: tuple[tuple[int, ...], tuple[int, ...
     rng = np.random.default_rng(0)
     a, b = (xp.asarray(rng.standard_normal(shape, np.float32)) for shape in shapes)
     doubled, out = xp.empty_like(a), xp.empty((*shapes[0][:-1], shapes[1][-1]), np.float32)
+    xp.cuda.get_current_stream().synchronize()  # the stream below does not wait for this one
 
     def step() -> None:
         twice((-(-a.size // 256),), (256,), (a, doubled, np.int32(a.size)))

@@ -111,6 +111,12 @@ def test_wrong_macros_and_types_are_named(xp):
         build.launch("gate", "gate", 1, [], xp=xp, dtype=np.int64, WIDE=1)
 
 
+def test_what_is_compiled_is_plain_ascii():
+    """CuPy writes it to a file in the encoding of the system: of Windows, or of a bare locale."""
+    for source in build.sources():
+        assert build.code(source, build.variants(source)[0]).isascii()
+
+
 def test_every_source_says_its_macros():
     assert {"gate", "norm"} <= set(build.sources())
     assert build.variants("gate")[1] == {"T": "float", "WIDE": "1"} and len(build.variants("gate")) == 8

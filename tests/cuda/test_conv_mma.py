@@ -84,6 +84,28 @@ def test_against_numpy(standin, monkeypatch, name, dtype, limit, descending):
     compare(found, arrays, geometry, limit)
 
 
+@pytest.mark.parametrize("precision", ["high", "highest"])
+def test_images_that_begin_anywhere_in_flat_memory(standin, precision):
+    """Chunks are read 16 bytes at a time, which a GPU does at multiples of 16 only: any other address ends the process."""
+    mr.set_float32_matmul_precision(precision)
+    arrays, geometry = factors("usual", np.float32)
+
+    def moved(array):
+        n, c, h, w = array.shape
+        flat = standin.zeros(array.size + 1, array.dtype)[1:]
+        flat[...] = standin.asarray(np.ascontiguousarray(array.transpose(0, 2, 3, 1)).ravel())
+        return flat.reshape(n, h, w, c).transpose(0, 3, 1, 2)
+
+    x, weight, dy = moved(arrays[0]), standin.asarray(arrays[1]), moved(arrays[2])
+    assert x.data.ptr % 16 and dy.data.ptr % 16
+    found = (
+        conv.conv2d(x, weight, standin.ones(len(weight), x.dtype), *geometry, dy.shape[2:]),
+        conv.conv_transpose2d(dy, weight, *geometry, x.shape[2:]),
+        conv.conv2d_weight(x, dy, weight.shape[2:], *geometry),
+    )
+    compare(found, arrays, geometry, 2e-3)
+
+
 @pytest.mark.parametrize("descending", [False, True], ids=["ascending", "descending"])
 @pytest.mark.parametrize("tile", range(4))
 @pytest.mark.parametrize("name", ["usual", "many-outputs"])

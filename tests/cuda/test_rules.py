@@ -80,18 +80,46 @@ def test_a_capture_refuses_what_cannot_be_in_a_graph(name: str, standin: ModuleT
 def test_a_graph_does_its_work_again(standin: ModuleType) -> None:
     x, total = standin.ones((2, 3), np.float32), standin.zeros((), np.float32)
     stream = standin.cuda.Stream(non_blocking=True)
+    standin.cuda.Device().synchronize()
     with stream:
         stream.begin_capture()
         y = (x * 2).T[0] + standin.arange(2)
         y[1:] += 10
         total += y.sum()
         graph = stream.end_capture()
+    stream.synchronize()
     x[...] = standin.full((2, 3), 5, np.float32)
     total.fill(0)
     graph.launch()
     assert y.tolist() == [10, 21] and total.item() == 31
     graph.launch()
     assert total.item() == 62
+
+
+def test_a_stream_waits_for_the_stream_before(standin: ModuleType) -> None:
+    from tests.cuda.standin.order import RaceError
+
+    cuda, x = standin.cuda, standin.ones(3, np.float32)
+    one, other = cuda.Stream(non_blocking=True), cuda.Stream(non_blocking=True)
+    with one, pytest.raises(RaceError):
+        x + x
+    one.wait_event(cuda.get_current_stream().record())
+    with one:
+        x += x
+    with pytest.raises(RaceError):
+        x.get(stream=other)
+    event = one.record()
+    with one:
+        x += x
+    other.wait_event(event)
+    with other, pytest.raises(RaceError):
+        x[...] = 0
+    event.record(one)
+    event.synchronize()
+    with other:
+        x[...] = 0
+    assert x.get(stream=other).tolist() == [0, 0, 0]
+    x += 1
 
 
 def test_what_minires_does_not_use_is_not_there(standin: ModuleType) -> None:

@@ -122,7 +122,8 @@ def code(source: str, macros: Mapping[str, int | str]) -> str:
     lines = [f"#define {name} {int(value) if isinstance(value, bool) else value}" for name, value in given.items()]
     for file in ("minires.cuh", f"{source}.cu"):
         lines += [f'#line 1 "{file}"', _read(file)]
-    return "\n".join(lines)
+    # CuPy writes it to a file in the encoding of the system, which need not have the letters of our comments
+    return "\n".join(lines).encode("ascii", "replace").decode()
 
 
 @functools.cache

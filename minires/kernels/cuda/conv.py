@@ -266,8 +266,12 @@ def _depthwise_weight(g: Geometry, image: Any, dy: Any) -> Any:
 
 
 def _nhwc(x: Any, dtype: Any) -> Any:
-    """(N, C, H, W) -> (N, H, W, C), contiguous; no copy if the memory is channels-last already."""
-    return array_module(x).ascontiguousarray(x.transpose(0, 2, 3, 1).astype(dtype, copy=False))
+    """(N, C, H, W) -> (N, H, W, C), contiguous; no copy if the memory is channels-last already.
+
+    It begins at a multiple of 16 bytes, for channels are read so many at a time; a view of flat memory may begin anywhere.
+    """
+    nhwc = array_module(x).ascontiguousarray(x.transpose(0, 2, 3, 1).astype(dtype, copy=False))
+    return nhwc if nhwc.data.ptr % 16 == 0 else nhwc.copy()
 
 
 def _nchw(x: Any) -> Any:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.cuda.standin import indexing
+from tests.cuda.standin import indexing, order
 from tests.cuda.standin import run as border
 from tests.cuda.standin.meter import describe, meter
 from tests.cuda.standin.run import operand, run
@@ -101,6 +101,7 @@ class ndarray:
 
     def get(self, stream: Any = None, order: str = "C", out: Any = None, blocking: bool = True) -> np.ndarray:
         meter.sync("get()")
+        self._used(stream, "get()", waits=blocking)
         if out is not None:
             out[...] = self._host
             return out
@@ -112,42 +113,59 @@ class ndarray:
         if not (self._host.flags.c_contiguous or self._host.flags.f_contiguous):
             raise RuntimeError("Cannot set to non-contiguous array")
         meter.upload("set()")
+        self._used(stream, "set()", waits=False)
         self._host[...] = arr
+
+    def _used(self, stream: Any, what: str, waits: bool = True) -> None:
+        """A copy between host and device, after which the host may wait."""
+        track = order.current() if stream is None else stream.track
+        order.touch(track, [self._host], what)
+        if waits:
+            order.host_waited(track.snapshot())
 
     def item(self) -> Any:
         meter.sync("item()")
+        self._used(None, "item()")
         return self._host.item()
 
     def tolist(self) -> Any:
         meter.sync("tolist()")
+        self._used(None, "tolist()")
         return self._host.tolist()
 
     def __bool__(self) -> bool:
         meter.sync("bool()")
+        self._used(None, "bool()")
         return bool(self._host)
 
     def __float__(self) -> float:
         meter.sync("float()")
+        self._used(None, "float()")
         return float(self._host)
 
     def __int__(self) -> int:
         meter.sync("int()")
+        self._used(None, "int()")
         return int(self._host)
 
     def __complex__(self) -> complex:
         meter.sync("complex()")
+        self._used(None, "complex()")
         return complex(self._host)
 
     def __repr__(self) -> str:
         meter.sync("repr()")
+        self._used(None, "repr()")
         return repr(self._host)
 
     def __str__(self) -> str:
         meter.sync("str()")
+        self._used(None, "str()")
         return str(self._host)
 
     def __format__(self, spec: str) -> str:
         meter.sync("format()")
+        self._used(None, "format()")
         return format(self._host, spec)
 
     def __reduce__(self) -> Any:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from tests.cuda.standin import order as order_of_work
 from tests.cuda.standin.array import ndarray
 from tests.cuda.standin.meter import describe, meter
 from tests.cuda.standin.run import SCALARS, host, operand, run
@@ -103,6 +104,7 @@ def array(obj: Any, dtype: Any = None, copy: Any = True, order: Any = "K", subok
     fresh = np.array(obj, dtype, order=order, ndmin=ndmin)
     if fresh.dtype.kind not in "biufc" and fresh.dtype.name != "bfloat16":
         raise ValueError(f"Unsupported dtype {fresh.dtype}")
+    order_of_work.touch(order_of_work.current(), [fresh], "array()")
     return ndarray._wrap(fresh)
 
 

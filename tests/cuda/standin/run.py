@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from tests.cuda.standin import order
 from tests.cuda.standin.meter import describe, meter
 
 #: Filled by array.py: the class of the stand-in's arrays.
@@ -49,6 +50,7 @@ def run(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         result = function(*args, **kwargs)
     results = result if isinstance(result, tuple | list) else (result,)
     arrays = [np.asarray(r) for r in results if r is not None]
+    order.touch(order.current(), (*args, *kwargs.values(), *arrays), getattr(function, "__name__", "a function"))
     for watcher in watchers:
         watcher(function, args, arrays)
     if meter.work is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.cuda.standin import graphs
+from tests.cuda.standin import graphs, order
 from tests.cuda.standin.array import ndarray
 from tests.cuda.standin.meter import describe, meter
 from tests.cuda.standin.run import run
@@ -40,6 +41,8 @@ class Device:
 
     def synchronize(self) -> None:
         meter.sync("Device.synchronize()")
+        for track in list(_tracks):
+            order.host_waited(track.snapshot())
 
     @property
     def mem_info(self) -> tuple[int, int]:
@@ -51,6 +54,9 @@ class Device:
 
 
 _streams: list[Any] = []
+_tracks: weakref.WeakSet[order.Track] = weakref.WeakSet()
+_null = order.Track()
+_tracks.add(_null)
 
 
 class Stream:
@@ -60,6 +66,8 @@ class Stream:
         self.null, self.non_blocking = null, non_blocking
         self.ptr = 0 if null else id(self)
         self._capture: Any = None
+        self.track = _null if null else order.Track()
+        _tracks.add(self.track)
 
     def __enter__(self) -> Stream:
         _streams.append(self)
@@ -73,11 +81,15 @@ class Stream:
 
     def synchronize(self) -> None:
         meter.sync("Stream.synchronize()")
+        order.host_waited(self.track.snapshot())
 
-    def wait_event(self, event: Any) -> None: ...
+    def wait_event(self, event: Any) -> None:
+        self.track.wait(event.snapshot)
 
     def record(self, event: Any = None) -> Any:
-        return event or Event()
+        event = event or Event()
+        event.record(self)
+        return event
 
     def is_capturing(self) -> bool:
         return self._capture is not None
@@ -97,11 +109,14 @@ class Event:
 
     def __init__(self, block: bool = False, disable_timing: bool = False, interprocess: bool = False) -> None:
         self.done = True
+        self.snapshot: dict[order.Track, int] = {}
 
-    def record(self, stream: Any = None) -> None: ...
+    def record(self, stream: Any = None) -> None:
+        self.snapshot = (stream or current_stream()).track.snapshot()
 
     def synchronize(self) -> None:
         meter.sync("Event.synchronize()")
+        order.host_waited(self.snapshot)
 
 
 class MemoryPool:
@@ -165,6 +180,7 @@ class Kernel:
             if not isinstance(dims, tuple) or not all(isinstance(n, int) and 1 <= n for n in dims) or dims[0] > most:
                 raise ValueError(f"{self.name}: grid {grid}, block {block}: expected tuples of whole numbers >= 1")
         values = [self._value(i, each) for i, each in enumerate(args)]
+        order.touch((stream or current_stream()).track, values, self.name)
         meter.launches[self.name] += 1
         run(self._launch, grid, block, values)
 
@@ -203,6 +219,9 @@ def namespace() -> dict[str, Any]:
         "get_elapsed_time": lambda start, end: 1.0, "is_available": lambda: True, "using_allocator": using_allocator,
         "memory": SimpleNamespace(OutOfMemoryError=OutOfMemoryError),
     }  # fmt: skip
+
+
+order.current = lambda: current_stream().track
 
 
 def current_stream() -> Stream:
