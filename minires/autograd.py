@@ -15,7 +15,7 @@ from typing import Any
 from minires import operators
 from minires.device import array_module
 from minires.kernels import of as kernels_of
-from minires.memory import is_writable, lock
+from minires.memory import is_writable, lock, owner_of
 from minires.modes import Mode, detect_anomaly, enable_grad, is_grad_enabled, no_grad, state
 from minires.op import Op, Saved, op
 from minires.tape import Node, check_finite
@@ -127,15 +127,16 @@ class _Walk:
 
     def __init__(self, targets: _Targets | None, retain: bool, recorded: bool) -> None:
         self.targets, self.retain, self.recorded = targets, retain, recorded
+        self._observer = state.observer
         self._pending: dict[Node, list[_Sum]] = {}
         self._queue: list[tuple[int, Node]] = []
         self._leaves: dict[Tensor, _Sum] = {}
 
-    def send(self, edge: Any, gradient: Any) -> None:
-        """Add a gradient to the output (or leaf) at the end of an edge."""
+    def send(self, edge: Any, gradient: Any, owned: bool = False) -> None:
+        """Add a gradient to the output (or leaf) at the end of an edge; ``owned``: nobody else looks at its memory."""
         if isinstance(edge, Tensor):
             if self.targets is None and edge._hooks is None:
-                _accumulate(edge, gradient)  # at once: nothing else has to see the whole sum
+                _accumulate(edge, gradient, owned)  # at once: nothing else has to see the whole sum
             else:
                 self._leaves.setdefault(edge, _Sum()).add(gradient)
             return
@@ -168,16 +169,20 @@ class _Walk:
             wanted = self.targets.wanted(node)
         if not any(wanted):
             return
-        results = node.gradients(grads, wanted, self.recorded)
+        if self._observer is None:
+            results = node.gradients(grads, wanted, self.recorded)
+        else:
+            results = self._observer.gradients(node, grads, wanted, self.recorded)
         if state.anomaly:
             check_finite(node.op, results, "its backward rule", node)
         edges = node.edges
+        fresh = () if self.recorded else _fresh(node, grads, results)
         if not self.retain:
             node.free()
         del grads
         for k, edge in enumerate(edges):
             if wanted[k] and results[k] is not None:
-                self.send(edge, results[k])
+                self.send(edge, results[k], k in fresh)
 
 
 class _Targets:
@@ -229,6 +234,29 @@ class _Targets:
             self.results[i] = _own_tensor(gradient)
 
 
+def _fresh(node: Node, grads: list[Any], results: list[Any]) -> tuple[int, ...]:
+    """Which results for leaves are in memory that the rule made for them alone, so that they need no copy to be ``.grad``.
+
+    Not those that look at an upstream gradient or at something kept, as those of ``x + y`` and ``x.reshape(...)`` do, nor
+    two that look at the same memory, nor a part of something larger.
+    """
+    leaves = [k for k, edge in enumerate(node.edges) if isinstance(edge, Tensor) and edge.grad is None]
+    if not leaves:
+        return ()
+    owners = [None if r is None else owner_of(r) for r in results]
+    others = [owner_of(g) for g in grads if g is not None] + [memory.owner for memory, _ in node.locks]
+
+    def is_fresh(k: int) -> bool:
+        own: Any = owners[k]
+        if not hasattr(own, "strides") or own.base is not None or not is_writable(own):  # as_strided() hides its owner
+            return False
+        if not own.ndim or own.size != results[k].size:
+            return False
+        return sum(own is o for o in owners) == 1 and not any(own is o for o in others)
+
+    return tuple(k for k in leaves if is_fresh(k))
+
+
 def _own_tensor(gradient: Any) -> Any:
     """A Tensor over a gradient that no other name refers to."""
     if gradient is None:
@@ -238,14 +266,14 @@ def _own_tensor(gradient: Any) -> Any:
     return Tensor(array_module(gradient).array(gradient, order="K"))
 
 
-def _accumulate(leaf: Tensor, gradient: Any) -> None:
+def _accumulate(leaf: Tensor, gradient: Any, owned: bool = False) -> None:
     """``leaf.grad += gradient``, in an array that belongs to ``leaf.grad`` alone."""
     if gradient is None or not leaf.requires_grad:  # frozen since the forward pass
         return
     with _accumulating:
         collected = leaf.grad
         if collected is None:
-            leaf.grad = _own_tensor(gradient)
+            leaf.grad = Tensor(gradient) if owned else _own_tensor(gradient)
         elif not isinstance(collected, Tensor) or collected.shape != gradient.shape:
             found = f"one of shape {collected.shape}" if isinstance(collected, Tensor) else type(collected).__name__
             raise ValueError(f"backward: .grad of a leaf must be None or a Tensor of shape {gradient.shape}, found {found}")

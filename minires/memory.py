@@ -24,7 +24,7 @@ import numpy as np
 
 from minires.errors import InPlaceError
 
-__all__ = ["Memory", "is_writable", "lock", "memory_of", "protect"]
+__all__ = ["Memory", "is_writable", "lock", "memory_of", "owner_of", "protect"]
 
 
 class Memory:
@@ -99,7 +99,7 @@ _guard = threading.RLock()
 
 def lock(array: Any, op: str) -> Memory:
     """``op`` keeps ``array``: nobody may write to its memory until :meth:`Memory.release`."""
-    owner = _owner(array)
+    owner = owner_of(array)
     with _guard:
         memory = _held.get(id(owner)) or Memory(owner)
         memory.holders[op] = memory.holders.get(op, 0) + 1
@@ -112,7 +112,7 @@ def lock(array: Any, op: str) -> Memory:
 
 def memory_of(array: Any) -> Memory:
     """The Memory that ``array`` looks at; a new one, which nobody else knows of, if it is not locked."""
-    owner = _owner(array)
+    owner = owner_of(array)
     return _held.get(id(owner)) or Memory(owner)
 
 
@@ -120,14 +120,14 @@ def protect(array: Any) -> None:
     """If the memory of ``array`` is locked, make this view of it read-only as well."""
     if _held and isinstance(array, np.ndarray) and array.flags.writeable:
         with _guard:
-            memory = _held.get(id(_owner(array)))
+            memory = _held.get(id(owner_of(array)))
             if memory is not None:
                 memory.forbid_writing(array)
 
 
 def is_writable(array: Any) -> bool:
     """Whether ``array`` may be changed: no op keeps its memory, and NumPy has no objection."""
-    return getattr(array.flags, "writeable", True) and id(_owner(array)) not in _held
+    return getattr(array.flags, "writeable", True) and id(owner_of(array)) not in _held
 
 
 def _can_be_unlocked(array: Any) -> bool:
@@ -142,7 +142,7 @@ def _can_be_unlocked(array: Any) -> bool:
         return False
 
 
-def _owner(array: Any) -> Any:
+def owner_of(array: Any) -> Any:
     """The array whose memory ``array`` looks at: itself, or what it is a view of."""
     while (base := getattr(array, "base", None)) is not None and hasattr(base, "base"):
         array = base  # as_strided() puts an object of its own, which is no array, in between

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 import minires as mr
+from minires import Tensor, modes
 from minires import functional as F
-from minires import modes
 from minires.autograd import Saved, op
 from minires.device import Array
 from minires.errors import AnomalyError, FreedGraphError
@@ -385,3 +385,94 @@ def test_detect_anomaly_blames_the_users_line_although_the_folder_is_called_alik
     exec(compile(source, f"{folder}/mine.py", "exec"), scope)
     with np.errstate(all="ignore"), mr.detect_anomaly(), pytest.raises(AnomalyError, match=r"mine\.py:3"):
         scope["run"](F, leaf(-1.0))
+
+
+# ------------------------------------------------------------------------------------ the memory of .grad
+
+
+def _check_memory_of_gradients(function: Any, *leaves: Tensor) -> None:
+    upstream = np.random.default_rng(0).standard_normal(function(*leaves).shape)
+    function(*leaves).backward(upstream)
+    found = [leaf.grad.data for leaf in leaves]
+    for i, a in enumerate(found):
+        others = [upstream, *(leaf.data for leaf in leaves), *found[:i]]
+        assert not any(np.shares_memory(a, b) for b in others)
+        assert a.flags.writeable
+
+
+@op
+def _strided(input: Array) -> Array:
+    return input.copy()
+
+
+@_strided.backward
+def _(dy: Array) -> Any:
+    return np.lib.stride_tricks.as_strided(dy)
+
+
+@op
+def _part(input: Array) -> Array:
+    return input.copy()
+
+
+@_part.backward
+def _(dy: Array) -> Any:
+    return np.concatenate([dy, dy])[: len(dy)]
+
+
+@op
+def _twice(input: Array, other: Array) -> Array:
+    return input + other
+
+
+@_twice.backward
+def _(dy: Array) -> Any:
+    fresh = dy + 0
+    return fresh, fresh
+
+
+@op
+def _kept(input: Array) -> Array:
+    return input + 0
+
+
+@_kept.backward
+def _(dy: Array, y: Array) -> Any:
+    return y
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x, y: x + y, lambda x, y: x.reshape(3, 2).T + y, lambda x, y: x * y, lambda x, y: x + y.expand(2, 3),
+        lambda x, y: _strided(x) + y, lambda x, y: _part(x) * y, lambda x, y: _twice(x, y), lambda x, y: _kept(x) * y,
+        lambda x, y: F.cat([x, y]), lambda x, y: x[0:2] + y, lambda x, y: F.relu(x) @ y.T,
+    ],
+)  # fmt: skip
+def test_no_gradient_shares_memory_with_anything(function):
+    rng = np.random.default_rng(1)
+    leaves = [Tensor(rng.standard_normal((2, 3)), requires_grad=True) for _ in range(2)]
+    _check_memory_of_gradients(function, *leaves)
+
+
+made: list[Any] = []
+
+
+@op
+def _product(input: Array, weight: Array) -> Array:
+    return input @ weight
+
+
+@_product.backward
+def _(dy: Array, input: Array, weight: Array) -> Any:
+    made[:] = [dy @ weight.T, input.T @ dy]
+    return tuple(made)
+
+
+def test_a_gradient_that_a_rule_made_for_a_leaf_alone_is_not_copied():
+    x, w = (Tensor(np.random.default_rng(i).standard_normal((3, 3)), requires_grad=True) for i in range(2))
+    _product(x, w).sum().backward()
+    assert np.shares_memory(x.grad.data, made[0]) and np.shares_memory(w.grad.data, made[1])
+    first = x.grad.data.copy()
+    _product(x, w).sum().backward()
+    assert np.array_equal(x.grad.data, 2 * first)
