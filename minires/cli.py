@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from minires import __version__
+from minires.bench.options import add_bench, add_profile
 from minires.errors import DataError, DeviceError
 from minires.precision import HALVES
 
@@ -36,6 +37,7 @@ commands:
   info [MODEL]                the layers of a network: output shapes, parameters, multiply-adds
   gradcheck FILE.py           check a backward pass that you wrote by hand, and name the mistake
   bench                       how fast a training step is, beside PyTorch's
+  profile MODEL               where the time of a training step goes, per op and per module
   doctor                      versions and devices, for a bug report
 
 example:
@@ -235,13 +237,22 @@ def _hint_at_invert(options: argparse.Namespace, shown: Any) -> None:
 
 
 def _info(options: argparse.Namespace) -> int:
-    from minires import models, nn
-    from minires.training import job as jobs
-    from minires.training.sources import picture_side
+    from minires import nn
 
     if options.model is None:
         print(_list_of_models())
         return 0
+    model, shape = _network(options)
+    print(nn.summary(model, shape, depth=options.depth))
+    return 0
+
+
+def _network(options: argparse.Namespace) -> tuple[Any, tuple[int, int, int]]:
+    """The network that MODEL names, of a checkpoint or a new one, and C, H, W of an image for it."""
+    from minires import models, nn
+    from minires.training import job as jobs
+    from minires.training.sources import picture_side
+
     if options.size == 0:
         raise ValueError("--size: expected at least 1 pixel, got 0")
     if options.model in models.names():
@@ -254,8 +265,7 @@ def _info(options: argparse.Namespace) -> int:
         raise ValueError(f"{options.model!r} is neither a checkpoint nor a model; models: {', '.join(models.names())}")
     channels = next(m for m in model.modules() if isinstance(m, nn.Conv2d)).weight.shape[1]
     side = options.size or side
-    print(nn.summary(model, (channels, side, side), depth=options.depth))
-    return 0
+    return model, (channels, side, side)
 
 
 def _list_of_models() -> str:
@@ -278,6 +288,13 @@ def _bench(options: argparse.Namespace) -> int:
 
     _keep_freed_memory()
     return command.run(options)
+
+
+def _profile(options: argparse.Namespace) -> int:
+    from minires.bench import profile_command
+
+    _keep_freed_memory()
+    return profile_command.run(options, *_network(options))
 
 
 def _doctor(options: argparse.Namespace) -> int:
@@ -363,24 +380,14 @@ def _parser() -> argparse.ArgumentParser:
     info.add_argument("--depth", type=_whole, help="show modules down to this depth only")
     commands.add_parser("gradcheck", help="check a backward pass that you wrote by hand, and name the mistake")
     doctor = commands.add_parser("doctor", help="versions and devices, for a bug report")
-    _add_bench(commands)
+    add_bench(commands, _bench)
+    add_profile(commands, _profile)
     for command in (evaluate, masks):
         command.add_argument("--device", default="cpu", help="cpu (default), cuda or cuda:N")
     run = {"evaluate": _evaluate, "masks": _masks, "info": _info, "doctor": _doctor}
     for command in (evaluate, masks, info, doctor):
         command.set_defaults(command=run[command.prog.rpartition(" ")[2]])
     return parser
-
-
-def _add_bench(commands: Any) -> None:
-    bench = commands.add_parser("bench", help="how fast a training step is, beside PyTorch's")
-    bench.set_defaults(command=_bench)
-    bench.add_argument("--device", default="cpu", help="cpu (default), cuda or cuda:N")
-    bench.add_argument("--quick", action="store_true", help="the first network alone, and fewer rounds")
-    bench.add_argument("--json", type=Path, metavar="FILE", help="write everything to this file, too")
-    bench.add_argument("--only", choices=("ceilings", "kernels", "steps"), help="this part alone")
-    bench.add_argument("--networks", nargs="+", metavar="NAME", help="cuda: cifar, wide, imagenet; cpu: digits, cifar")
-    bench.add_argument("--seconds", type=_number, help="time for all of it (default: 510, with --quick 150)")
 
 
 def _add_train(commands: Any) -> None:

@@ -31,13 +31,15 @@ class State(threading.local):
     """What a thread is doing: whether ops are recorded, whether NaNs are hunted, and inside which modules it is.
 
     ``autocast``: the 16-bit dtype of :func:`minires.autocast`, or None. ``capturing``: GPU work is being captured in a CUDA
-    graph, so nothing may wait for its results.
+    graph, so nothing may wait for its results. ``observer``: makes the calls of ops and of rules instead of the engine, to
+    see them (:mod:`minires.bench.observer`), or None.
     """
 
     grad_enabled = True
     anomaly = False
     autocast: Any = None
     capturing = False
+    observer: Any = None
 
     def __init__(self) -> None:
         self.modules: list[str] = []

@@ -128,6 +128,8 @@ class Op(Generic[P]):
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Tensor:
         """Compute; record a node if an input is a Tensor that requires a gradient."""
+        if state.observer is not None:
+            return cast(Tensor, state.observer.call(self, args, kwargs))
         values = self._bind(args, kwargs)
         if state.autocast is not None and self.casts is not None:
             values = self._autocast(values)
@@ -144,6 +146,8 @@ class Op(Generic[P]):
             node = Node(self, values)
             node.keep(arrays, outputs, intermediates)
         if state.anomaly:
+            if node is not None:
+                node.remember_place()
             check_finite(self, outputs, "its forward pass", node)
         tensors = [Tensor._from_op(y, node if y.dtype.kind in INEXACT else None, i) for i, y in enumerate(outputs)]
         return cast(Tensor, tuple(tensors) if type(out) is tuple else tensors[0])

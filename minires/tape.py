@@ -62,8 +62,10 @@ class Node:
         self.retained: dict[int, Any] | None = None  # output number -> weak reference to the Tensor that wants .grad
         self.freed = False
         self.caller = self.path = ""
-        if state.anomaly:
-            self.caller, self.path = user_line(), ".".join(state.modules)
+
+    def remember_place(self) -> None:
+        """For messages: the line of the caller's code, and the path of the module it was called in."""
+        self.caller, self.path = user_line(), ".".join(state.modules)
 
     def keep(self, arrays: list[Any], outputs: tuple[Any, ...], intermediates: dict[str, Any]) -> None:
         """Keep what the rule names, and lock it against changes in place."""
