@@ -118,9 +118,9 @@ def _largest(known: Sequence[ModuleRow], sort: str, limit: int) -> list[ModuleRo
 
 
 def _as_tree(rows: Sequence[ModuleRow]) -> list[ModuleRow]:
-    """Each row after its parent; siblings in the order given."""
+    """Each row after its parent; siblings in the order given; what is outside of the network at the end."""
     place = {row.path: i for i, row in enumerate(rows)}
-    return sorted(rows, key=lambda row: [place.get(row.path[:n], -1) for n in range(len(row.path) + 1)][_first(row) :])
+    return sorted(rows, key=lambda row: (_first(row), [place.get(row.path[:n], -1) for n in range(len(row.path) + 1)]))
 
 
 def _first(row: ModuleRow) -> int:

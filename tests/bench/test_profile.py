@@ -319,7 +319,7 @@ def test_limits_and_json():
 
 
 def test_small_tables_say_what_they_left_out():
-    found = bench.profile(Net(), IMAGES, LABELS, steps=1, ceilings=False)
+    found = bench.profile(Net(), IMAGES, LABELS, steps=1, ceilings=False, clock=ticking())
     text = profile_text.text(found, by="both", depth=1, rows=7)
     lines = text.splitlines()
     assert next(line for line in lines if "together" in line).split()[-3:-1] == ["100.0", "%"]
