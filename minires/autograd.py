@@ -245,10 +245,13 @@ def _fresh(node: Node, grads: list[Any], results: list[Any]) -> tuple[int, ...]:
         return ()
     owners = [None if r is None else owner_of(r) for r in results]
     others = [owner_of(g) for g in grads if g is not None] + [memory.owner for memory, _ in node.locks]
+    others += [owner_of(part) for value in node.kept.values() if type(value) is tuple for part in value]
 
     def is_fresh(k: int) -> bool:
         own: Any = owners[k]
-        if not hasattr(own, "strides") or own.base is not None or not is_writable(own):  # as_strided() hides its owner
+        if not hasattr(own, "strides") or own.base is not None:  # as_strided() hides its owner
+            return False
+        if not is_writable(results[k]):  # or is a broadcast view, even where there was nothing to repeat
             return False
         if not own.ndim or own.size != results[k].size:
             return False

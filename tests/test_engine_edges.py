@@ -441,6 +441,24 @@ def _(dy: Array, y: Array) -> Any:
     return y
 
 
+@op
+def _kept_in_a_tuple(input: Array) -> Array:
+    return Saved(input * 3, slopes=(np.full_like(input, 3), 0))
+
+
+@_kept_in_a_tuple.backward
+def _(dy: Array, slopes: Any) -> Any:
+    return slopes[0]
+
+
+def test_a_gradient_that_looks_into_a_kept_tuple_is_a_copy():
+    x = leaf(1.0, 2.0)
+    y = _kept_in_a_tuple(x)
+    for _ in range(2):
+        y.backward(np.ones(2), retain_graph=True)
+    assert x.grad.tolist() == [6, 6]
+
+
 @pytest.mark.parametrize(
     "function",
     [
@@ -453,6 +471,13 @@ def test_no_gradient_shares_memory_with_anything(function):
     rng = np.random.default_rng(1)
     leaves = [Tensor(rng.standard_normal((2, 3)), requires_grad=True) for _ in range(2)]
     _check_memory_of_gradients(function, *leaves)
+
+
+@pytest.mark.parametrize("function", [lambda x: x.mean(1, keepdim=True), lambda x: (x * 2).expand(3, 1)])
+def test_a_gradient_may_be_edited_although_its_rule_returned_a_broadcast_view(function):
+    x = Tensor(np.ones((3, 1)), requires_grad=True)
+    _check_memory_of_gradients(function, x)
+    x.grad.data *= 2
 
 
 made: list[Any] = []

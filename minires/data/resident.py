@@ -18,9 +18,10 @@ import numpy.typing as npt
 from minires.data.dataset import Array, Dataset, ImageDataset, Subset
 from minires.data.loader import DataLoader
 from minires.data.transforms import Compose, Normalize, PadCrop, RandomHorizontalFlip, ToFloat, Transform
-from minires.device import array_module, to_device
+from minires.device import array_module, parse, to_device
 from minires.kernels import of as kernels_of
 from minires.kernels.cpu.crop import Augmentation
+from minires.precision import INEXACT
 
 __all__ = ["ResidentLoader"]
 
@@ -64,11 +65,15 @@ class ResidentLoader(DataLoader):
         images, _, peak = _stored(dataset)
         if images.dtype != np.uint8:
             raise TypeError(f"ResidentLoader: expected images of bytes, got {images.dtype}")
+        parse(device)
+        if np.dtype(dtype).kind not in INEXACT:
+            raise TypeError(f"ResidentLoader: dtype must be a floating point one, got {np.dtype(dtype)}")
         self._how, mean, std = _recipe(transform, images.shape, peak, self.seed)
         self._statistics = mean.astype(dtype), std.astype(dtype)
         self._on_device: tuple[Any, ...] | None = None
         self._order: Any = None
         self._place: Any = None
+        self._reader: object = None  # the last iterator that drew a batch
 
     def begin(self, epoch: int, batch: int = 0) -> None:
         """Make ``batch`` of ``epoch`` the next one to be drawn. Not inside a capture: the order goes to the device here."""
@@ -94,8 +99,11 @@ class ResidentLoader(DataLoader):
         return batch
 
     def _batches(self, epoch: int, first: int) -> Generator[tuple[Any, ...]]:
-        self.begin(epoch, first)
+        me = object()
         for batch in range(first, len(self)):
+            if self._reader is not me:  # at the beginning, and after another iterator, since all share one place
+                self.begin(epoch, batch)
+                self._reader = me
             yield self.draw(min(self.batch_size, len(self.dataset) - batch * self.batch_size))
 
     def _ahead(self, batches: Generator[tuple[Array, ...]]) -> Generator[tuple[Any, ...]]:

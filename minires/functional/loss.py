@@ -62,7 +62,7 @@ def cross_entropy(
     input = _full_precision(input)
     class_axis, classes = _class_axis(name, input)
     weights = _class_weights(name, input, weight, classes)
-    smoothing = label_smoothing / classes
+    smoothing = label_smoothing / max(classes, 1)
     if _is_floating(target):
         if tuple(target.shape) != tuple(input.shape):
             raise ShapeError(name, "class probabilities must have the shape of the input", **_pair(input, target))
@@ -161,11 +161,11 @@ def _class_weights(name: str, input: Any, weight: Any, classes: int) -> Any:
     """The weights (C,) in the dtype of ``input``, or None."""
     if weight is None:
         return None
-    weight = _raw(weight)
+    weight = array_module(_raw(input)).asarray(_raw(weight))
     if tuple(weight.shape) != (classes,):
         rule = f"weight must have one value for each of the {classes} classes"
         raise ShapeError(name, rule, input=(input.shape, ""), weight=(weight.shape, "C"))
-    return array_module(_raw(input)).asarray(weight).astype(input.dtype)
+    return weight.astype(input.dtype)
 
 
 def _class_indices(name: str, input: Any, target: Any, class_axis: int, classes: int, ignore_index: int) -> Any:
@@ -436,7 +436,9 @@ def _quiet() -> Any:
 
 
 def _full_precision(input: Any) -> Any:
-    """Inside ``autocast`` 16-bit logits become float32 before weights are made to fit their dtype."""
+    """Whole numbers as float32; inside ``autocast`` 16-bit logits too, before weights are made to fit their dtype."""
+    if getattr(getattr(input, "dtype", None), "kind", "") in ("i", "u", "b"):
+        return cast(input, "float32")
     return cast(input, "float32") if state.autocast is not None and isinstance(input, Tensor) and is_half(input) else input
 
 

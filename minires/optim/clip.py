@@ -21,7 +21,7 @@ def clip_grad_norm_(
 
     Args:
         parameters: one Tensor or several; those without a gradient are left out, those listed twice count once.
-        max_norm: the limit, 0 or more.
+        max_norm: the limit, 0 or more; ``math.inf`` to look at the norm only.
         norm_type: p of the p-norm of all gradients taken as one vector; ``math.inf`` for the largest magnitude.
         error_if_nonfinite: raise when the norm is NaN or infinite (all gradients would become NaN or 0). On a GPU this,
             and nothing else here, waits for the device.
@@ -33,7 +33,8 @@ def clip_grad_norm_(
         ValueError: ``max_norm`` or ``norm_type`` out of range.
         RuntimeError: a norm that is not finite, if asked for.
     """
-    require("clip_grad_norm_: max_norm", max_norm, "a number >= 0", lambda value: value >= 0)
+    if max_norm != math.inf:
+        require("clip_grad_norm_: max_norm", max_norm, "a number >= 0", lambda value: value >= 0)
     if not norm_type > 0:
         raise ValueError(f"clip_grad_norm_: norm_type: expected a number > 0 or math.inf, got {norm_type!r}")
     tensors = [parameters] if isinstance(parameters, Tensor) else list(parameters)

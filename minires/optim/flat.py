@@ -56,6 +56,12 @@ class FlatBuffer:
         self._adopted: list[Any] = [None] * len(self.parameters)
         self.adopt()
 
+    def add_state(self, names: Sequence[str]) -> None:
+        """Zeros for state that an option asks for which was changed since: momentum that came later."""
+        for name in names:
+            if name not in self.state:
+                self.state[name] = self._xp.zeros(self.ends[-1], self.data.dtype)
+
     def part(self, flat: Any, i: int) -> Any:
         """The piece of a flat array that belongs to parameter i, as a view in the parameter's shape and layout."""
         order = self._orders[i]

@@ -118,6 +118,7 @@ class Optimizer(ABC):
         if closure is not None:
             with enable_grad():
                 loss = closure()
+        self._complete_state()
         for group, buffers in zip(self.param_groups, self._buffers, strict=True):
             for buffer in buffers:
                 buffer.apply(lambda *block, group=group: self.update(group, *block), self.numbers(group))
@@ -142,6 +143,7 @@ class Optimizer(ABC):
             ``{"state": {number: {"step": int, name: array}}, "param_groups": [{..., "params": [numbers]}]}``. Parameters
             are numbered through all groups; arrays have the parameter's shape.
         """
+        self._complete_state()
         numbers = {id(p): i for i, p in enumerate(self._all())}
         groups = [{**group, "params": [numbers[id(p)] for p in group["params"]]} for group in self.param_groups]
         state: dict[int, dict[str, Any]] = {}
@@ -168,6 +170,7 @@ class Optimizer(ABC):
             options = {k: v for k, v in saved.items() if k not in ("params", "param_names")}
             self.check({**group, **options})
             group.update(options)
+        self._complete_state()
         for buffer in (b for buffers in self._buffers for b in buffers):
             found = [state.get(numbers[id(parameter)], {"step": 0}) for parameter in buffer.parameters]
             buffer.steps = [int(saved["step"]) for saved in found]
@@ -183,6 +186,12 @@ class Optimizer(ABC):
                 have, want = getattr(value, "shape", "nothing"), target.shape
                 raise ValueError(f"load_state_dict: {name} of parameter {number} should have shape {want}, got {have}")
             target[...] = array_module(target).asarray(value)
+
+    def _complete_state(self) -> None:
+        """Make the state that options ask for now: they may have changed since the group was added."""
+        for group, buffers in zip(self.param_groups, self._buffers, strict=True):
+            for buffer in buffers:
+                buffer.add_state(self.state_names(group))
 
     def _all(self) -> list[Tensor]:
         return [parameter for group in self.param_groups for parameter in group["params"]]

@@ -172,6 +172,19 @@ def test_a_subset_and_a_single_transform():
     assert_equal(on_host(ResidentLoader(subset, 2, transform=Normalize(0.5, 0.25), device="cpu")), expected)
 
 
+def test_two_iterators_do_not_take_each_others_samples():
+    loader, expected = (ResidentLoader(pictures(), 4, True, seed=2, transform=AUGMENT, device="cpu") for _ in range(2))
+    epochs = [on_host(expected), on_host(expected)]
+    first, found = iter(loader), [[], []]
+    found[0] += on_host([next(first)])
+    second = iter(loader)
+    found[1] += on_host([next(second), next(second)])
+    found[0] += on_host(first)
+    found[1] += on_host(second)
+    for one, other in zip(found, epochs, strict=True):
+        assert_equal(one, other)
+
+
 def test_it_continues_in_the_middle_of_an_epoch():
     loader, other = (ResidentLoader(pictures(), 4, True, seed=2, transform=AUGMENT, device="cpu") for _ in range(2))
     list(loader)
@@ -237,5 +250,9 @@ def test_wrong_arguments():
         ResidentLoader(ImageDataset(np.zeros((4, 1, 2, 2), np.int16), np.zeros(4), "a"), 2)
     with pytest.raises(ValueError, match="needs images larger"):
         ResidentLoader(pictures(), 2, transform=PadCrop(4, "reflect"))
+    with pytest.raises(ValueError, match="device: expected"):
+        ResidentLoader(pictures(), 2, device="tpu")
+    with pytest.raises(TypeError, match="dtype must be a floating point one, got int32"):
+        ResidentLoader(pictures(), 2, dtype=np.int32, device="cpu")
     with pytest.raises(RuntimeError, match="call begin"):
         ResidentLoader(pictures(), 2, device="cpu").draw()

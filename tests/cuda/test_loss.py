@@ -93,6 +93,16 @@ def test_no_sample_that_counts(cuda):
     np.testing.assert_array_equal(x.grad.cpu().data, 0)
 
 
+def test_classes_that_weigh_nothing(cuda):
+    """As on the CPU: NaN, although label smoothing leaves a loss on the other classes."""
+    x = on_cuda(np.ones((1, 3), np.float32), requires_grad=True)
+    weight = cuda.asarray(np.array([0, 1, 2], np.float32))
+    loss = F.cross_entropy(x, cuda.asarray(np.array([0])), weight, label_smoothing=0.1)
+    loss.backward()
+    assert np.isnan(float(loss))
+    assert np.isnan(x.grad.cpu().data).all()
+
+
 @pytest.mark.parametrize("wrong", [-1, 3])
 def test_a_label_out_of_range(standin, wrong):
     x = on_cuda(np.zeros((2, 3), np.float32), requires_grad=True)

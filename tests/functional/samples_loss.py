@@ -254,6 +254,7 @@ BAD_CALLS = [
     BadCall("cross_entropy-probabilities", lambda: F.cross_entropy(_x, np.zeros((4, 2))), "shape of the input", ShapeError),
     BadCall("cross_entropy-weight", lambda: F.cross_entropy(_x, _y, weight=np.ones(4)), "each of the 3 classes", ShapeError),
     BadCall("cross_entropy-no-classes", lambda: F.cross_entropy(Tensor(np.array(1.0)), _y), "class axis", ShapeError),
+    BadCall("cross_entropy-of-0-classes", lambda: F.cross_entropy(np.zeros((4, 0)), _y), "class indices from 0 to -1"),
     BadCall("nll_loss-floats", lambda: F.nll_loss(_x, np.zeros(4)), "expected class indices as integers", TypeError),
     BadCall("mse_loss-shapes", lambda: F.mse_loss(np.zeros((4, 1)), np.zeros(4)),
             r"mse_loss: input and target must have the same shape\n  input  \(4, 1\)\n  target \(4,\)", ShapeError),

@@ -194,6 +194,23 @@ def test_a_batch_of_ignored_classes_alone_has_no_gradient(weight: Any, smoothing
     assert np.isnan(loss.item()) and mr.grad(loss, x)[0].tolist() == np.zeros((2, 3)).tolist()
 
 
+def test_a_mean_over_classes_that_weigh_nothing_is_nan_as_in_pytorch() -> None:
+    """Label smoothing leaves a loss on the other classes, but there is no weight to divide it by."""
+    weight = np.array([0.0, 1, 2])
+    for create_graph in (False, True):
+        x = Tensor(np.array([[0.5, 1, 2]]), requires_grad=True)
+        loss = F.cross_entropy(x, np.array([0]), weight, label_smoothing=0.1)
+        assert np.isnan(loss.item())
+        loss.backward(create_graph=create_graph)
+        assert np.isnan(x.grad.data).all()
+
+
+def test_logits_may_be_integers_and_weights_a_list() -> None:
+    loss = F.cross_entropy(Tensor(np.ones((2, 3), np.int64)), np.array([0, 2]), weight=[1, 1, 2])
+    assert loss.dtype == np.float32
+    assert abs(loss.item() - np.log(3)) < 1e-6
+
+
 def test_reductions_and_pieces_of_nothing() -> None:
     x = _leaf((2, 0))
     y = F.logsumexp(x, 1)

@@ -166,6 +166,20 @@ def test_state_goes_on_bit_for_bit(name, tmp_path):
         np.testing.assert_array_equal(a.data, b.data)
 
 
+def test_momentum_may_come_later():
+    """In PyTorch it begins at the first step that asks for it."""
+    a = leaf(0.0)
+    optimizer = optim.SGD([a], lr=1.0)
+    for momentum, expected in ((0, -1), (0.5, -2), (0.5, -3.5)):
+        optimizer.param_groups[0]["momentum"] = momentum
+        saved = optimizer.state_dict()  # also right after the change
+        optimizer = optim.SGD([a], lr=1.0)
+        optimizer.load_state_dict(saved)
+        give_gradients(a)
+        optimizer.step()
+        assert a.item() == expected
+
+
 def test_state_dict_form_and_its_errors():
     a, b = leaf(1, 2), leaf(3)
     optimizer = optim.SGD([("a", a), ("b", b)], lr=0.1, momentum=0.9)
@@ -250,6 +264,8 @@ def test_clip_grad_norm():
     np.testing.assert_array_equal(a.grad.data, before)
     np.testing.assert_allclose(optim.clip_grad_norm_([a, b], 9, norm_type=float("inf")).item(), 0.8, rtol=1e-6)
     np.testing.assert_allclose(optim.clip_grad_norm_([a, b], 9, norm_type=1).item(), 1.4, rtol=1e-6)
+    np.testing.assert_allclose(optim.clip_grad_norm_([a, b], float("inf")).item(), 1.0, rtol=1e-6)
+    np.testing.assert_array_equal(a.grad.data, before)
     assert optim.clip_grad_norm_(unused, 1.0).item() == 0.0
     b.grad = Tensor(np.array([np.nan], np.float32))
     assert np.isnan(optim.clip_grad_norm_([a, b], 1.0, norm_type=float("inf")).item())

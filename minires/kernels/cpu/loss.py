@@ -6,6 +6,7 @@ of its input and so serves as the version for complex numbers on a GPU too.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,7 @@ def cross_entropy(
 
     Returns:
         The loss; dloss/dx of each sample by itself, of the shape of ``input`` (anything where a sample does not count); what
-        "mean" divides by (the weights of the labels that count), an array without axes, or None otherwise.
+        "mean" divides by (the weights of the labels that count, NaN for 0), an array without axes, or None otherwise.
     """
     xp = array_module(input)
     axis = min(input.ndim - 1, 1)
@@ -58,6 +59,7 @@ def cross_entropy(
     safe = xp.where(counted, labels, 0)
     share = counted.astype(input.real.dtype) if weights is None else xp.where(counted, weights.real[safe], 0)
     divisor = share.sum()
+    divisor = xp.where(divisor == 0, math.nan, divisor).astype(share.dtype)  # spread targets leave more than 0 to divide
     with np.errstate(divide="ignore", invalid="ignore"):
         return loss.sum() / divisor, slope, divisor
 

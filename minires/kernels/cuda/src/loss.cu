@@ -90,6 +90,7 @@ extern "C" __global__ void finish(
     sum = block_sum(sum, shared);
     weight = block_sum(weight, shared);
     if (threadIdx.x == 0) {
+        if (weight == 0) weight = NAN;  // spread targets leave more than 0 to divide
         total[0] = weight;
         store(y[0], mean ? sum / weight : sum);
     }
