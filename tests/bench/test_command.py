@@ -46,7 +46,8 @@ def test_one_part_alone(capsys):
     [
         (["--networks", "nobody"], "minires bench: --networks: 'nobody' is not one of tiny"),
         (["--device", "gpu"], "minires bench: device: expected 'cpu', 'cuda' or 'cuda:N', got 'gpu'"),
-        (["--seconds", "soon"], "expected a number, got 'soon'"),
+        (["--seconds", "soon"], "expected a number above 0, got 'soon'"),
+        (["--seconds", "-1"], "expected a number above 0, got '-1'"),
     ],
 )
 def test_mistakes_are_one_line(arguments, message, capsys):

@@ -72,6 +72,7 @@ wrong_answers = pytest.mark.parametrize(
 )
 
 
+@pytest.mark.slow
 @by_notebook
 def test_source_executes(path: Path, tmp_path: Path) -> None:
     notebook = read(path)
