@@ -20,7 +20,7 @@ from minires.training.graph import GraphStep
 __all__ = ["OPTIONS", "CpuSide", "CudaSide", "count_nodes"]
 
 #: Of both sides' SGD. A small learning rate: rounding differs, and with a large one the losses soon would too.
-OPTIONS = {"lr": 1e-3, "momentum": 0.9, "nesterov": True, "weight_decay": 1e-4}
+OPTIONS: dict[str, Any] = {"lr": 1e-3, "momentum": 0.9, "nesterov": True, "weight_decay": 1e-4}
 
 
 class CpuSide(Side):
@@ -31,7 +31,7 @@ class CpuSide(Side):
     def __init__(self, network: Network, precision: Precision) -> None:
         self._precision = precision
         self._model = network.model()
-        self._optimizer = optim.SGD(self._model.parameters(), **OPTIONS)  # type: ignore[arg-type]
+        self._optimizer = optim.SGD(self._model.parameters(), **OPTIONS)
         self._batches = network.batches()
         self._done = 0
 
@@ -75,7 +75,7 @@ class CudaSide(Side):
         xp.get_default_memory_pool().free_all_blocks()
         self._before = int(xp.get_default_memory_pool().total_bytes())
         self._model = network.model().to(device)
-        self._optimizer = optim.SGD(self._model.parameters(), **OPTIONS)  # type: ignore[arg-type]
+        self._optimizer = optim.SGD(self._model.parameters(), **OPTIONS)
         self._step = GraphStep(self._compute, self._model, self._optimizer, device, graph)
         with self._step.running():
             self._batches = [_on_device(xp, batch) for batch in network.batches()]

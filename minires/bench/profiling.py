@@ -201,7 +201,7 @@ def profile(
     with cupy().cuda.Device(index) if kind == "cuda" else nullcontext(), _unchanged(model):
         model.train(train)
         if train and optimizer is None:  # learning rate 0: whole steps, but the losses stay finite however many there are
-            optimizer = SGD(model.parameters(), **(OPTIONS | {"lr": 0.0}))  # type: ignore[arg-type]
+            optimizer = SGD(model.parameters(), **(OPTIONS | {"lr": 0.0}))
         found = _Step(model, images, labels, device, loss, optimizer if train else None, clock).take_turns(steps)
         if ceilings:
             found.copy, found.product = _ceilings(kind)

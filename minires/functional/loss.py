@@ -20,6 +20,7 @@ from minires.functional.shaping import cast, gather, squeeze, unsqueeze
 from minires.kernels import of as kernels_of
 from minires.modes import state
 from minires.op import Saved, op
+from minires.operators import raw
 from minires.precision import INEXACT, is_half
 from minires.tensor import Tensor
 
@@ -161,7 +162,7 @@ def _class_weights(name: str, input: Any, weight: Any, classes: int) -> Any:
     """The weights (C,) in the dtype of ``input``, or None."""
     if weight is None:
         return None
-    weight = array_module(_raw(input)).asarray(_raw(weight))
+    weight = array_module(raw(input)).asarray(raw(weight))
     if tuple(weight.shape) != (classes,):
         rule = f"weight must have one value for each of the {classes} classes"
         raise ShapeError(name, rule, input=(input.shape, ""), weight=(weight.shape, "C"))
@@ -170,7 +171,7 @@ def _class_weights(name: str, input: Any, weight: Any, classes: int) -> Any:
 
 def _class_indices(name: str, input: Any, target: Any, class_axis: int, classes: int, ignore_index: int) -> Any:
     """The class indices as an array on the device of ``input``."""
-    index = array_module(_raw(input)).asarray(_raw(target))
+    index = array_module(raw(input)).asarray(raw(target))
     expected = tuple(n for i, n in enumerate(input.shape) if i != class_axis)
     if index.dtype.kind not in "iu":
         raise TypeError(f"{name}: expected class indices as integers, got {index.dtype}")
@@ -302,7 +303,7 @@ def binary_cross_entropy(input: Array, target: Array, weight: Any = None, reduct
     """
     name = "binary_cross_entropy"
     _check_pair(name, input, target, reduction)
-    real = _raw(input).real
+    real = raw(input).real
     if real.size and not bool(((real >= 0) & (real <= 1)).all()):
         span = f"{float(real.min()):.4g} to {float(real.max()):.4g}"
         raise ValueError(f"{name}: expected probabilities between 0 and 1, got {span}")
@@ -347,7 +348,7 @@ def binary_cross_entropy_with_logits(
     _check_pair("binary_cross_entropy_with_logits", input, target, reduction)
     input = _full_precision(input)
     if pos_weight is not None:
-        pos_weight = array_module(_raw(input)).asarray(_raw(pos_weight)).astype(input.dtype)
+        pos_weight = array_module(raw(input)).asarray(raw(pos_weight)).astype(input.dtype)
     return _reduce(_weighted(_bernoulli_logit_loss(input, target, pos_weight), weight), reduction)
 
 
@@ -407,7 +408,7 @@ def _reduce(loss: Tensor, reduction: str, total: float | None = None) -> Tensor:
 
 
 def _weighted(loss: Tensor, weight: Any) -> Tensor:
-    return loss if weight is None else loss * array_module(_raw(loss)).asarray(_raw(weight)).astype(loss.dtype)
+    return loss if weight is None else loss * array_module(raw(loss)).asarray(raw(weight)).astype(loss.dtype)
 
 
 def _check_reduction(name: str, reduction: str, *more: str) -> None:
@@ -440,7 +441,3 @@ def _full_precision(input: Any) -> Any:
     if getattr(getattr(input, "dtype", None), "kind", "") in ("i", "u", "b"):
         return cast(input, "float32")
     return cast(input, "float32") if state.autocast is not None and isinstance(input, Tensor) and is_half(input) else input
-
-
-def _raw(value: Any) -> Any:
-    return value.data if isinstance(value, Tensor) else value

@@ -24,6 +24,7 @@ from minires.functional.reduction import mean
 from minires.functional.shaping import reshape
 from minires.kernels import of as kernels_of
 from minires.op import Op, Saved, op
+from minires.operators import raw
 from minires.precision import INEXACT
 from minires.tensor import Tensor
 
@@ -156,7 +157,7 @@ def _run(
 ) -> Tensor:
     """Check the arguments, then normalise."""
     name, shape = normalize.name, tuple(getattr(input, "shape", ()))
-    _check_batch_norm(name, _raw(input), running_mean=running_mean, running_var=running_var, weight=weight, bias=bias)
+    _check_batch_norm(name, raw(input), running_mean=running_mean, running_var=running_var, weight=weight, bias=bias)
     if training:
         if math.prod(shape) == shape[1] > 0:
             raise ValueError(f"{name}: expected more than 1 value per channel when training, got input of shape {shape}")
@@ -165,7 +166,7 @@ def _run(
         if running_mean is None or running_var is None:
             raise ValueError(f"{name}: with training=False, running_mean and running_var must be given, got None")
         # Copies: the backward pass needs them as they are now, though training may change the running ones before it runs.
-        running = (_raw(running_mean).copy(), _raw(running_var).copy())
+        running = (raw(running_mean).copy(), raw(running_var).copy())
     return normalize(input, weight, bias, running, training, momentum, eps)
 
 
@@ -177,14 +178,14 @@ def _statistics(input: Any, running: Running, training: bool, momentum: float) -
         for each in running:
             if isinstance(each, Tensor) and input.size:
                 changes.enter_context(each.memory.announced_change())
-        return kernels_of(input).batch_statistics(input, (_raw(running[0]), _raw(running[1])), momentum)  # type: ignore[no-any-return]
+        return kernels_of(input).batch_statistics(input, (raw(running[0]), raw(running[1])), momentum)  # type: ignore[no-any-return]
 
 
 def _update(running: Any, new: Any, momentum: float) -> None:
     """running ← (1 - momentum)·running + momentum·new, in place."""
     if running is None:
         return
-    values = ((1 - momentum) * _raw(running) + momentum * new).astype(running.dtype)
+    values = ((1 - momentum) * raw(running) + momentum * new).astype(running.dtype)
     if isinstance(running, Tensor):
         running.assign(values)
     else:
@@ -275,7 +276,7 @@ def group_norm(
     Raises:
         ShapeError: the channels cannot be divided so, or weight or bias do not fit.
     """
-    _check_batch_norm("group_norm", _raw(input), weight=weight, bias=bias)
+    _check_batch_norm("group_norm", raw(input), weight=weight, bias=bias)
     channels = input.shape[1]
     if num_groups < 1 or channels % num_groups:
         rule = f"{channels} channels cannot be divided into {num_groups} equal groups"
@@ -311,7 +312,7 @@ def instance_norm(
         ShapeError: the shapes do not fit together.
         ValueError: one position only (its variance is 0), or no statistics at all.
     """
-    name, x = "instance_norm", _raw(input)
+    name, x = "instance_norm", raw(input)
     if getattr(x, "ndim", 0) < 3:
         raise ShapeError(name, "the input needs at least one axis behind N and C", input=(getattr(x, "shape", ()), "N C L"))
     if not use_input_stats:
@@ -331,10 +332,6 @@ def _affine(input: Tensor, weight: Any, bias: Any, shape: tuple[int, ...]) -> Te
     if weight is not None:
         input = input * reshape(weight, shape)
     return input if bias is None else input + reshape(bias, shape)
-
-
-def _raw(value: Any) -> Any:
-    return value.data if isinstance(value, Tensor) else value
 
 
 def _check_floating(name: str, x: Any) -> None:

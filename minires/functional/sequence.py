@@ -9,6 +9,7 @@ from minires.errors import ShapeError
 from minires.functional.arithmetic import where
 from minires.functional.shaping import put
 from minires.op import op
+from minires.operators import raw
 from minires.random import uniform
 from minires.tensor import Tensor
 
@@ -56,7 +57,7 @@ def _drop(input: Tensor, p: float, shape: tuple[int, ...]) -> Tensor:
     """``input`` times 1/(1 - p) or 0, one choice for each element of ``shape``."""
     if p == 0:
         return input
-    kept = uniform(_raw(input), shape) >= p
+    kept = uniform(raw(input), shape) >= p
     dropped: Tensor = input * (kept.astype(input.dtype) * (1 / (1 - p) if p < 1 else 0.0))
     return dropped
 
@@ -95,7 +96,7 @@ def embedding(input: Any, weight: Array, padding_idx: int | None = None) -> Arra
 def _(dy: Array, input: Any, weight_shape: tuple[int, ...], padding_idx: int | None) -> Any:
     """Each row gets the sum of the gradients of all its copies."""
     padding = _padding_row(weight_shape[0], padding_idx)
-    index = array_module(_raw(dy)).asarray(_raw(input))
+    index = array_module(raw(dy)).asarray(raw(input))
     if padding is not None:
         dy = where(index[..., None] == padding, 0, dy)  # (*input.shape, 1)
     return put(dy, index, weight_shape)
@@ -123,7 +124,7 @@ def one_hot(input: Any, num_classes: int = -1) -> Any:
         ValueError: an index outside the classes, or no indices and no ``num_classes``.
         TypeError: indices that are not integers.
     """
-    index = _raw(input)
+    index = raw(input)
     xp = array_module(index)
     index = xp.asarray(index)
     if index.dtype.kind not in "iu":
@@ -137,7 +138,3 @@ def one_hot(input: Any, num_classes: int = -1) -> Any:
         raise ValueError(f"one_hot: expected class indices from 0 to {num_classes - 1}, got {wrong}")
     hot = (index[..., None] == xp.arange(num_classes)).astype(xp.int64)  # (*input.shape, num_classes)
     return Tensor(hot) if isinstance(input, Tensor) else hot
-
-
-def _raw(value: Any) -> Any:
-    return value.data if isinstance(value, Tensor) else value

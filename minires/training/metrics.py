@@ -17,6 +17,7 @@ import numpy as np
 from minires import functional
 from minires.device import array_module, to_device
 from minires.modes import no_grad
+from minires.operators import raw
 from minires.precision import is_half
 from minires.tensor import Tensor
 
@@ -206,15 +207,11 @@ def _enlarge(maps: Floats, size: tuple[int, int]) -> Floats:
     return cast(Floats, wide[:, 0])
 
 
-def _raw(value: Any) -> Any:
-    return value.data if isinstance(value, Tensor) else value
-
-
 def _wide(value: Any) -> Any:
     """The array of a Tensor, in float32 if it has 16 bits, since it will be summed up."""
-    array = _raw(value)
+    array = raw(value)
     return array.astype(np.float32) if is_half(array) else array
 
 
 def _array(value: Any) -> Any:
-    return to_device(_raw(value), "cpu")
+    return to_device(raw(value), "cpu")

@@ -107,11 +107,7 @@ EQUIVALENT: dict[str, dict[str, str]] = {
         "`-cast(input == _restored(y, 'amax', dim, input.shape), dy.dtype)`": "the sign is divided out again",
     },
     "reduction._freedom": {"`left if left > 0 else math.nan` -> `left if left > 0 else -math.nan`": "-NaN is NaN"},
-    "sequence._raw": {
-        "`value.data if isinstance(value, Tensor) else value` -> `value if isinstance(value, Tensor) else value.data`":
-            "asarray() takes a Tensor as well, and the memory of an array",
-    },
-    "sequence.embedding": {"`_raw(input)` -> `input`": "asarray() takes a Tensor as well"},
+    "sequence.embedding": {"`raw(input)` -> `input`": "asarray() takes a Tensor as well"},
     "shaping.to_device": {"`to_device(dy, source)` -> `dy`": "shows on a machine with two devices only"},
     "shaping.pad_constant()": {
         "`zip(input.shape, before, after, strict=True)` -> `zip(before, input.shape, after, strict=True)`": _SUM,
