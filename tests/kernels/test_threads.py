@@ -7,7 +7,7 @@ import threading
 import numpy as np
 import pytest
 
-from minires.kernels.cpu import blas, threads
+from minires.kernels.cpu import blas, elements, flat, threads
 
 
 @pytest.fixture(params=[1, 2, 3])
@@ -87,3 +87,40 @@ def test_blas_gets_its_threads_back():
     with blas.one_thread, blas.one_thread:
         assert set(count()) == {1}
     assert count() == before
+
+
+@pytest.mark.parametrize("rows", [0, 1, 15, 16, 500, 1025])
+@pytest.mark.parametrize(("inner", "columns"), [(1, 1), (16, 64), (64, 16), (100, 30), (1, 2000)])
+@pytest.mark.parametrize("stack", [(), (3,), (2, 1)])
+def test_tall_products_in_pieces(rows, inner, columns, stack, monkeypatch):
+    rng = np.random.default_rng(0)
+    a, b, c = (rng.standard_normal((*stack, *shape)) for shape in ((rows, inner), (inner, columns), (rows, columns)))
+    for piece in (990_000, 50_000):
+        monkeypatch.setattr(blas, "_PIECE", piece)
+        out = np.full((*stack, rows, columns), np.nan)
+        blas.product(a, b, out=out)
+        np.testing.assert_allclose(out, a @ b, rtol=1e-12, atol=1e-11)
+        np.testing.assert_allclose(blas.gram(a, c), a.swapaxes(-1, -2) @ c, rtol=1e-12, atol=1e-10)
+
+
+@pytest.mark.parametrize("layouts", [("C", "C"), ("channels-last", "channels-last"), ("C", "channels-last"), ("gaps", "C")])
+def test_large_sums_on_all_threads(some_threads, layouts, monkeypatch):
+    monkeypatch.setattr(elements, "_LARGE", 100)
+    monkeypatch.setattr(flat, "BLOCK_BYTES", 1000)
+    rng = np.random.default_rng(0)
+
+    def make(layout):
+        x = rng.standard_normal((5, 6, 7, 8)).astype(np.float32)
+        if layout == "channels-last":
+            return np.ascontiguousarray(x.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
+        return np.repeat(x, 2, axis=3)[..., ::2] if layout == "gaps" else x
+
+    a, b = map(make, layouts)
+    out = elements.add(a, b)
+    assert out.dtype == np.float32
+    assert out.tobytes() == (a + b).tobytes()
+    assert not np.shares_memory(out, a)
+    if layouts[0] == layouts[1]:
+        assert out.strides == a.strides
+    for other in (1.5, b[:1], b.astype(np.float64)):  # what NumPy does alone
+        np.testing.assert_array_equal(elements.add(a, other), a + other)

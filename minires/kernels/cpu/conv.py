@@ -1,16 +1,18 @@
 """Convolution as matrix products, on channels-last memory.
 
-All three kernels rest on one picture. Put the window that each output position sees into a row of a matrix, the *columns*
-(im2col): row (n, y, x) holds the kH·kW·C input values under the kernel. Then
+All three kernels rest on one picture. Put what one row of the kernel sees from an output position into a row of a matrix,
+the *columns* (im2col, for one kernel row u): row (y, n, x) holds kW·C neighbouring input values. Then
 
-* the convolution is ``columns @ weight``,
-* the gradient of the weight is ``columnsᵀ @ grad_output``,
+* the convolution is the sum over u of ``columns(u) @ weight[u]``,
+* the gradient of weight[u] is ``columns(u)ᵀ @ grad_output``,
 * the gradient of the input is again a convolution, of ``grad_output`` with the flipped kernel.
 
-The columns are kH·kW times as large as the input, so they are never stored: a few images at a time go through a buffer that
-stays in the cache, and the backward pass builds them anew. Such blocks of images are shared between the threads. In
-channels-last memory (N, H, W, C) the values of one pixel lie side by side, so a window is copied in runs of kW·C numbers,
-and a 1×1 convolution needs no copy at all.
+Output row y sees with kernel row u what output row y + 1 sees with kernel row u - 1. So the columns of all kernel rows are
+slices of one buffer, if image rows come first in it: it is kW times as large as the input, where columns for whole windows
+are kH·kW times as large. (One core, 3×3, 64×16×32×32 → 16: 3.2 ms, with whole windows 7.3 ms.) They are never stored: a few
+images at a time go through a buffer that stays in the cache, and the backward pass builds them anew. Such blocks of images
+are shared between the threads. In channels-last memory (N, H, W, C) the values of one pixel lie side by side, so they are
+copied in runs of kW·C numbers, and a 1×1 convolution needs no copy at all.
 
 ``before`` is the padding at the top and on the left; what is padded at the bottom and on the right follows from the output
 size. Everything outside the input counts as 0.
@@ -18,25 +20,32 @@ size. Everything outside the input counts as 0.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from math import gcd
 from typing import Any
 
 import numpy as np
 
-from minires.kernels.cpu.blas import one_thread
+from minires.kernels.cpu.blas import gram, one_thread, product
 from minires.kernels.cpu.halves import in_float32
-from minires.kernels.cpu.threads import parallel_blocks, scratch
+from minires.kernels.cpu.threads import aligned_empty, parallel_blocks, scratch
 
-__all__ = ["conv2d", "conv2d_weight", "conv_transpose2d"]
+__all__ = [
+    "Block", "Windows", "as_matrices", "conv2d", "conv2d_weight", "conv_transpose2d", "flipped", "from_matrices", "nchw",
+    "nhwc", "split",
+]  # fmt: skip
 
 Pair = tuple[int, int]
 
-#: Bytes of columns built at a time: about the second-level cache. Half as much leaves more time between two NumPy calls, in
-#: which the threads wait for the interpreter's lock: 1.4 instead of 1.1 ms for 64×16×15×15 on two cores.
-_BLOCK_BYTES = 1 << 21
+Block = tuple[slice, slice]  # images, output rows
 
-#: Bytes of columns in all below which a second thread costs more than it gains.
-_SMALL_BYTES = 1 << 20
+#: Bytes of columns and products at a time. One thread is as fast with 2 MB, which stay in the second-level cache; two want
+#: few and long NumPy calls, between which they wait for the interpreter's lock: 3×3, 64×16×32×32 → 16 takes 2.8 ms on two
+#: cores, with 2 MB 3.6 ms.
+_BLOCK_BYTES = 1 << 23
+
+#: Multiply-adds in all below which a second thread costs more than it gains.
+_SMALL_WORK = 1 << 23
 
 #: The weight's gradient is summed up in so many shares at most; each needs memory of the weight's size.
 _MOST_SHARES = 4
@@ -46,11 +55,11 @@ _MOST_SHARES = 4
 def conv2d(x: Any, weight: Any, bias: Any, stride: Pair, before: Pair, dilation: Pair, groups: int, out_size: Pair) -> Any:
     """The convolution of x (N, C, H, W) with weight (O, C/groups, kH, kW): (N, O, *out_size) in channels-last memory."""
     dtype = np.result_type(x, weight)
-    out = np.empty((len(x), *out_size, len(weight)), dtype)  # (N, H', W', O)
-    _correlate(_nhwc(x), _as_matrices(weight, groups), out, weight.shape[2:], stride, before, dilation)
+    out = aligned_empty((len(x), *out_size, len(weight)), dtype)  # (N, H', W', O)
+    _correlate(nhwc(x), as_matrices(weight, groups), out, weight.shape[2:], stride, before, dilation)
     if bias is not None:
         out += bias
-    return _nchw(out)
+    return nchw(out)
 
 
 @in_float32(inputs=2)
@@ -64,11 +73,9 @@ def conv_transpose2d(
     """
     dtype = np.result_type(grad_output, weight)
     per_group = weight.shape[1]
-    dy = _nhwc(grad_output)  # (N, H', W', O)
-    out = np.empty((len(dy), *out_size, groups * per_group), dtype)  # (N, H, W, C)
-    # Inputs and outputs swap roles: (O, C/g, kH, kW) -> (g, O/g, C/g, kH, kW) -> (g, C/g, O/g, kH, kW) -> (C, O/g, kH, kW)
-    split = weight.reshape(groups, -1, *weight.shape[1:])
-    swapped = split.swapaxes(1, 2).reshape(-1, len(weight) // groups, *weight.shape[2:])
+    dy = nhwc(grad_output)  # (N, H', W', O)
+    out = aligned_empty((len(dy), *out_size, groups * per_group), dtype)  # (N, H, W, C)
+    swapped = _swap_roles(weight, groups)
     for row in range(stride[0]):
         taps_y, first_y, step_y = _taps(row, weight.shape[2], stride[0], before[0], dilation[0])
         for column in range(stride[1]):
@@ -80,12 +87,26 @@ def conv_transpose2d(
                 part[...] = 0
                 continue
             kernel = swapped[:, :, taps_y][:, :, :, taps_x]
-            matrices = _as_matrices(kernel, groups)
+            matrices = as_matrices(kernel, groups)
             target = part if part.flags.c_contiguous else np.empty(part.shape, dtype)
             _correlate(dy, matrices, target, kernel.shape[2:], (1, 1), (-first_y, -first_x), (step_y, step_x))
             if target is not part:
                 part[...] = target
-    return _nchw(out)
+    return nchw(out)
+
+
+def _swap_roles(weight: Any, groups: int) -> Any:
+    """Inputs and outputs trade places: (O, C/g, kH, kW) -> (C, O/g, kH, kW)."""
+    # (O, C/g, kH, kW) -> (g, O/g, C/g, kH, kW) -> (g, C/g, O/g, kH, kW) -> (C, O/g, kH, kW)
+    divided = weight.reshape(groups, -1, *weight.shape[1:])
+    return divided.swapaxes(1, 2).reshape(-1, len(weight) // groups, *weight.shape[2:])
+
+
+def flipped(weight: Any, before: Pair, dilation: Pair, groups: int) -> tuple[Any, Pair]:
+    """At stride 1 the gradient of x is the convolution of grad_output with these matrices and this padding ``before``."""
+    matrices = as_matrices(_swap_roles(weight, groups)[:, :, ::-1, ::-1], groups)  # (kH, g, kW·O/g, C/g)
+    top, left = ((k - 1) * d - b for k, d, b in zip(weight.shape[2:], dilation, before, strict=True))
+    return matrices, (top, left)
 
 
 def _taps(phase: int, size: int, stride: int, before: int, dilation: int) -> tuple[list[int], int, int]:
@@ -102,101 +123,153 @@ def _taps(phase: int, size: int, stride: int, before: int, dilation: int) -> tup
 @in_float32(inputs=2)
 def conv2d_weight(x: Any, grad_output: Any, kernel: Pair, stride: Pair, before: Pair, dilation: Pair, groups: int) -> Any:
     """The gradient of the weight: the products of every input window with its grad_output, summed: (O, C/groups, kH, kW)."""
-    x, dy = _nhwc(x), _nhwc(grad_output)  # (N, H, W, C), (N, H', W', O)
-    channels, outputs = x.shape[3] // groups, dy.shape[3] // groups
-    windows = Windows(x, kernel, stride, before, dilation, groups, dy.shape[1:3])
-    shares = windows.shares(_MOST_SHARES)
-    shape = (len(shares), groups, kernel[0] * kernel[1] * channels, outputs)  # (shares, g, K, O/g)
-    sums = np.zeros(shape, np.result_type(x, dy))
+    x, dy = nhwc(x), nhwc(grad_output)  # (N, H, W, C), (N, H', W', O)
+    windows = Windows(x, kernel, stride, before, dilation, groups, dy.shape[1:3], dy.shape[3] // groups)
+    shares = windows.shares(windows.blocks())
+    sums = windows.zero_sums(len(shares), np.result_type(x, dy))
 
     def add_up(number: int) -> None:
-        for block in shares[number]:
-            rows = dy[block].reshape(-1, groups, outputs).transpose(1, 0, 2)  # (n·H'·W', g, O/g) -> (g, n·H'·W', O/g)
-            product = scratch(2, sums.shape[1:], sums.dtype)
-            sums[number] += np.matmul(windows.columns(block).transpose(0, 2, 1), rows, out=product)
+        for _, block in shares[number]:
+            windows.add_products(block, dy[block], sums[number])
 
     with one_thread:
         parallel_blocks(add_up, range(len(shares)))
-    total = sums.sum(axis=0)  # the shares in their order: the same bits for any number of threads
-    # (g, kH, kW, C/g, O/g) -> (g, O/g, C/g, kH, kW) -> (O, C/g, kH, kW)
-    return total.reshape(groups, *kernel, channels, outputs).transpose(0, 4, 3, 1, 2).reshape(-1, channels, *kernel)
+    return from_matrices(sums.sum(axis=0), kernel)  # the shares in their order: the same bits for any number of threads
 
 
 # ------------------------------------------------------------------------------------------------ the common part
 
 
 def _correlate(x: Any, matrices: Any, out: Any, kernel: Pair, stride: Pair, before: Pair, dilation: Pair) -> None:
-    """Fill out (N, H', W', O) = the windows of x (N, H, W, C) times matrices (g, kH·kW·C/g, O/g)."""
-    groups, _, outputs = matrices.shape
-    windows = Windows(x, kernel, stride, before, dilation, groups, out.shape[1:3])
-
-    def multiply(block: slice) -> None:
-        rows = out[block].reshape(-1, groups, outputs).transpose(1, 0, 2)  # (n·H'·W', g, O/g) -> (g, n·H'·W', O/g)
-        np.matmul(windows.columns(block), matrices, out=rows)
-
+    """Fill out (N, H', W', O) = the windows of x (N, H, W, C) times matrices (kH, g, kW·C/g, O/g)."""
+    groups, outputs = matrices.shape[1], matrices.shape[3]
+    windows = Windows(x, kernel, stride, before, dilation, groups, out.shape[1:3], outputs)
     with one_thread:
-        parallel_blocks(multiply, windows.blocks)
+        parallel_blocks(lambda block: windows.multiply(block, matrices, out[block]), windows.blocks())
 
 
 class Windows:
     """What each output position of a convolution sees of x (N, H, W, C), as matrices of columns, some images at a time.
 
+    Args:
+        x, kernel, stride, before, dilation, groups, out_size: as in :func:`conv2d`.
+        outputs: O/groups.
+
     Attributes:
-        blocks: slices of images, such that the columns of each fit into the cache.
+        is_plain: every window is one pixel, and the input itself is the matrix of columns.
+        everything: the block that is all there is.
+        row_bytes: memory for the columns of a row of the output, and for its products.
+        work: multiply-adds in all.
     """
 
     def __init__(
-        self, x: Any, kernel: Pair, stride: Pair, before: Pair, dilation: Pair, groups: int, out_size: Pair
+        self, x: Any, kernel: Pair, stride: Pair, before: Pair, dilation: Pair, groups: int, out_size: Pair, outputs: int
     ) -> None:
         self.x, self.kernel, self.stride, self.before, self.dilation = x, kernel, stride, before, dilation
-        self.groups, self.out_size = groups, out_size
-        count, height, width, channels = x.shape
-        # Every window is one pixel, and the input itself is the matrix of columns:
-        self.is_plain = kernel == (1, 1) and stride == (1, 1) and before == (0, 0) and out_size == (height, width)
-        image = out_size[0] * out_size[1] * kernel[0] * kernel[1] * channels * x.itemsize
-        size = max(1, min(-(-count // _MOST_SHARES), _BLOCK_BYTES // max(image, 1)))
-        if count * image < _SMALL_BYTES:
-            size = max(count, 1)
-        self.blocks = [slice(i, min(i + size, count)) for i in range(0, count, size)] if image else []
+        self.groups, self.out_size, self.outputs = groups, out_size, outputs
+        self.is_plain = kernel == (1, 1) and stride == (1, 1) and before == (0, 0) and out_size == x.shape[1:3]
+        self.everything = (slice(0, len(x)), slice(0, out_size[0]))
+        self.row_bytes = out_size[1] * (kernel[1] * x.shape[3] + 2 * outputs * groups) * x.itemsize
+        self.work = len(x) * out_size[0] * out_size[1] * kernel[0] * kernel[1] * x.shape[3] * outputs
 
-    def shares(self, most: int) -> list[list[slice]]:
-        """The blocks in at most ``most`` runs of about equal length (their number does not depend on the threads)."""
-        parts = min(most, len(self.blocks))
-        return [self.blocks[len(self.blocks) * i // parts : len(self.blocks) * (i + 1) // parts] for i in range(parts)]
+    def blocks(self) -> list[Block]:
+        """(images, output rows) such that the columns of each fit into the cache; without columns, a few large ones."""
+        return split(len(self.x), self.out_size[0], 1 if self.is_plain else self.row_bytes, self.work)
 
-    def columns(self, block: slice) -> Any:
-        """The columns of the images in ``block``, (g, n·H'·W', kH·kW·C/g). This thread's next call overwrites them."""
-        x, groups, (rows, columns) = self.x[block], self.groups, self.out_size
-        n, channels = len(x), x.shape[3] // groups
+    def multiply(self, block: Block, matrices: Any, out: Any) -> None:
+        """Fill ``out`` (n, h, W', O), the part of the output that ``block`` names: columns times matrices."""
+        target = out.swapaxes(0, 1)  # (n, h, W', O) -> (h, n, W', O), as the columns lie
+        first, *others = self.columns(block)
+        if self.is_plain or (len(out) == 1 and not others):
+            product(first, matrices[0], out=self.as_rows(out))
+            return
+        total, part = (scratch(2 + i, target.shape, out.dtype) for i in range(2))
+        product(first, matrices[0], out=self.as_rows(total))
+        for u, columns in enumerate(others, start=1):
+            product(columns, matrices[u], out=self.as_rows(part))
+            np.add(total, part, out=target if u == len(others) else total)
+        if not others:
+            target[...] = total
+
+    def add_products(self, block: Block, grad_output: Any, sums: Any) -> None:
+        """Add to ``sums`` (kH, g, kW·C/g, O/g) the columns of ``block`` times its ``grad_output`` (n, h, W', O)."""
+        if not self.is_plain and len(grad_output) > 1:
+            swapped = grad_output.swapaxes(0, 1)  # (n, h, W', O) -> (h, n, W', O), as the columns lie
+            grad_output = scratch(2, swapped.shape, swapped.dtype)
+            grad_output[...] = swapped
+        rows = self.as_rows(grad_output)
+        for u, columns in enumerate(self.columns(block)):
+            sums[u] += gram(columns, rows)
+
+    def shares(self, blocks: list[Block]) -> list[list[tuple[int, Block]]]:
+        """The blocks, numbered, in a few runs of about equal length (how many does not depend on the threads)."""
+        parts, numbered = min(_MOST_SHARES, len(blocks)), list(enumerate(blocks))
+        return [numbered[len(blocks) * i // parts : len(blocks) * (i + 1) // parts] for i in range(parts)]
+
+    def zero_sums(self, shares: int, dtype: Any) -> Any:
+        """Where :meth:`add_products` adds up a gradient of the weight for each share: (shares, kH, g, kW·C/g, O/g)."""
+        channels = self.x.shape[3] // self.groups
+        return np.zeros((shares, self.kernel[0], self.groups, self.kernel[1] * channels, self.outputs), dtype)
+
+    def as_rows(self, part: Any) -> Any:
+        """A view of a part of the output as one matrix a group: (h, n, W', O) -> (h·n·W', g, O/g) -> (g, h·n·W', O/g)."""
+        return part.reshape(-1, self.groups, part.shape[-1] // self.groups).transpose(1, 0, 2)
+
+    def columns(self, block: Block) -> list[Any]:
+        """The columns of a block for each kernel row, (g, h·n·W', kW·C/g). This thread's next call overwrites them."""
+        images, rows = block
         if self.is_plain:
-            return x.reshape(-1, groups, channels).transpose(1, 0, 2)  # (n·H·W, g, C/g) -> (g, n·H·W, C/g)
-        padded = self._padded(x)
-        sn, sh, sw, sc = padded.strides
-        (sy, sx), (dy, dx) = self.stride, self.dilation
-        windows = np.lib.stride_tricks.as_strided(
-            padded,
-            (groups, n, rows, columns, *self.kernel, channels),  # (g, n, H', W', kH, kW, C/g)
-            (sc * channels, sn, sh * sy, sw * sx, sh * dy, sw * dx, sc),
-        )
-        buffer = scratch(1, windows.shape, x.dtype)
-        np.copyto(buffer, windows)
-        return buffer.reshape(groups, n * rows * columns, -1)  # (g, n, H', W', kH, kW, C/g) -> (g, n·H'·W', kH·kW·C/g)
+            return [self.as_rows(self.x[block])]
+        x, (sy, sx), (dy, dx) = self._padded(images, rows), self.stride, self.dilation
+        height, channels = rows.stop - rows.start, x.shape[3] // self.groups
+        phases = sorted({u * dy % sy for u in range(self.kernel[0])})  # image rows that some kernel row meets, modulo sy
+        depth = -(-x.shape[1] // sy)
+        shape = (self.groups, len(phases), depth, len(x), self.out_size[1], self.kernel[1], channels)
+        buffer = scratch(1, shape, x.dtype)
+        for i, phase in enumerate(phases):
+            seen = x[:, phase::sy]  # (n, depth, W, C)
+            sn, sh, sw, sc = seen.strides
+            steps = (sc * channels, sh, sn, sw * sx, sw * dx, sc)  # (g, depth, n, W', kW, C/g)
+            windows = np.lib.stride_tricks.as_strided(seen, (shape[0], seen.shape[1], *shape[3:]), steps)
+            buffer[:, i, : seen.shape[1]] = windows
+        starts = [(phases.index(u * dy % sy), u * dy // sy) for u in range(self.kernel[0])]
+        flat = (self.groups, -1, self.kernel[1] * channels)
+        return [buffer[:, i, start : start + height].reshape(flat) for i, start in starts]  # (g, h, n, W', kW, C/g) -> flat
 
-    def _padded(self, x: Any) -> Any:
-        """The part of the padded images that some window touches, (n, H, W, C); ``x`` itself where that is all it is."""
+    def _padded(self, images: slice, rows: slice) -> Any:
+        """The part of the padded images that the windows of these rows touch, (n, H, W, C); a view if it has no padding."""
+        spans = (rows.stop - rows.start, self.out_size[1])
         extent = tuple(
-            (n - 1) * s + (k - 1) * d + 1
-            for n, s, k, d in zip(self.out_size, self.stride, self.kernel, self.dilation, strict=True)
+            (n - 1) * s + (k - 1) * d + 1 for n, s, k, d in zip(spans, self.stride, self.kernel, self.dilation, strict=True)
         )
+        before = (self.before[0] - rows.start * self.stride[0], self.before[1])
         (to_y, from_y), (to_x, from_x) = (
-            _overlap(size, e, b) for size, e, b in zip(x.shape[1:3], extent, self.before, strict=True)
+            _overlap(size, e, b) for size, e, b in zip(self.x.shape[1:3], extent, before, strict=True)
         )
+        seen = self.x[images, from_y, from_x]
         if (to_y, to_x) == (slice(0, extent[0]), slice(0, extent[1])):
-            return x[:, from_y, from_x]
-        padded = scratch(0, (len(x), *extent, x.shape[3]), x.dtype)
-        padded[...] = 0
-        padded[:, to_y, to_x] = x[:, from_y, from_x]
+            return seen
+        padded = scratch(0, (len(seen), *extent, seen.shape[3]), seen.dtype)
+        padded[:, : to_y.start] = padded[:, to_y.stop :] = 0
+        padded[:, :, : to_x.start] = padded[:, :, to_x.stop :] = 0
+        padded[:, to_y, to_x] = seen
         return padded
+
+
+def split(count: int, rows: int, row_bytes: int, work: int) -> list[Block]:
+    """Blocks of images, or of rows of one image, of about ``_BLOCK_BYTES``; one block if there is little ``work`` in all."""
+    if not (count and rows and row_bytes):
+        return []
+    if work < _SMALL_WORK and count * rows * row_bytes <= 4 * _BLOCK_BYTES:
+        return [(slice(0, count), slice(0, rows))]
+    size = max(1, min(-(-count // _MOST_SHARES), _BLOCK_BYTES // (rows * row_bytes)))
+    parts = min(rows, max(-(-_MOST_SHARES // count), -(-rows * row_bytes // (2 * _BLOCK_BYTES)))) if size == 1 else 1
+    borders = [rows * i // parts for i in range(parts + 1)]
+    return [
+        (slice(i, min(i + size, count)), slice(top, bottom))
+        for i in range(0, count, size)
+        for top, bottom in pairwise(borders)
+    ]
 
 
 def _overlap(size: int, extent: int, before: int) -> tuple[slice, slice]:
@@ -206,17 +279,24 @@ def _overlap(size: int, extent: int, before: int) -> tuple[slice, slice]:
     return slice(low, high), slice(low - before, high - before)
 
 
-def _as_matrices(weight: Any, groups: int) -> Any:
-    """(O, C/g, kH, kW) -> (g, O/g, C/g, kH, kW) -> (g, kH, kW, C/g, O/g) -> (g, kH·kW·C/g, O/g), one matrix a group."""
-    split = weight.reshape(groups, -1, *weight.shape[1:]).transpose(0, 3, 4, 2, 1)
-    return np.ascontiguousarray(split).reshape(groups, -1, len(weight) // groups)
+def as_matrices(weight: Any, groups: int) -> Any:
+    """(O, C/g, kH, kW) -> (g, O/g, C/g, kH, kW) -> (kH, g, kW, C/g, O/g) -> (kH, g, kW·C/g, O/g): a matrix a kernel row."""
+    split = weight.reshape(groups, -1, *weight.shape[1:]).transpose(3, 0, 4, 2, 1)
+    return np.ascontiguousarray(split).reshape(weight.shape[2], groups, -1, len(weight) // groups)
 
 
-def _nhwc(x: Any) -> Any:
+def from_matrices(matrices: Any, kernel: Pair) -> Any:
+    """The inverse of :func:`as_matrices`: (kH, g, kW·C/g, O/g) -> (O, C/g, kH, kW)."""
+    split = matrices.reshape(*matrices.shape[:2], kernel[1], -1, matrices.shape[3])  # (kH, g, kW, C/g, O/g)
+    weight = split.transpose(1, 4, 3, 0, 2)  # (g, O/g, C/g, kH, kW)
+    return weight.reshape(-1, *weight.shape[2:])
+
+
+def nhwc(x: Any) -> Any:
     """(N, C, H, W) -> (N, H, W, C), contiguous; no copy if the memory is channels-last already."""
     return np.ascontiguousarray(x.transpose(0, 2, 3, 1))
 
 
-def _nchw(x: Any) -> Any:
+def nchw(x: Any) -> Any:
     """(N, H, W, C) -> (N, C, H, W), a view."""
     return x.transpose(0, 3, 1, 2)

@@ -6,14 +6,21 @@ from typing import Any
 
 import numpy as np
 
+from minires.kernels.cpu.flat import by_blocks
 from minires.kernels.cpu.halves import in_float32
 
 __all__ = ["add", "put_add", "put_last"]
 
 
+#: Elements from which on a second thread is worth it.
+_LARGE = 1 << 19
+
+
 def add(a: Any, b: Any) -> Any:
-    """``a + b`` with broadcasting, in the memory order of the operands."""
-    return a + b
+    """``a + b`` with broadcasting, in the memory order of the operands; large ones of one shape on all threads."""
+    if not (type(a) is type(b) is np.ndarray and a.size >= _LARGE and a.shape == b.shape and a.dtype == b.dtype):
+        return a + b
+    return by_blocks(lambda x, y, out: np.add(x, y, out=out), (a, b), 1)[0]
 
 
 @in_float32()

@@ -1,23 +1,20 @@
 """The gate of residual attention with the sigmoid inside it, in blocks.
 
-In plain NumPy each step of (1 + σ(z))·F reads and writes whole arrays from main memory. Here all steps of a block of about a
-quarter of a megabyte happen in the cache, and blocks go to threads. The arrays may be in any memory layout without gaps (C
-order, channels-last); what comes out has the layout of the first.
+In plain NumPy each step of (1 + σ(z))·F reads and writes whole arrays from main memory. Here all steps of a block happen in
+the cache, and blocks go to threads.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
+from minires.kernels.cpu.flat import by_blocks
 from minires.kernels.cpu.halves import in_float32
-from minires.kernels.cpu.threads import aligned_empty, parallel_blocks, scratch
+from minires.kernels.cpu.threads import scratch
 
 __all__ = ["gated_residual", "gated_residual_backward"]
-
-BLOCK_BYTES = 1 << 18
 
 
 @in_float32(inputs=2)
@@ -29,7 +26,7 @@ def gated_residual(trunk: Any, logits: Any) -> Any:
         np.divide(f, h, out=h)
         np.add(f, h, out=h)
 
-    return _by_blocks(compute, (trunk, logits), 1)[0]
+    return by_blocks(compute, (trunk, logits), 1)[0]
 
 
 @in_float32(inputs=3)
@@ -45,7 +42,7 @@ def gated_residual_backward(grad_output: Any, trunk: Any, logits: Any) -> tuple[
         np.subtract(1, mask, out=mask)
         np.multiply(dz, mask, out=dz)
 
-    df, dz = _by_blocks(compute, (trunk, logits, grad_output), 2)
+    df, dz = by_blocks(compute, (trunk, logits, grad_output), 2)
     return df, dz
 
 
@@ -55,18 +52,3 @@ def _one_plus_exp(x: Any, out: Any) -> Any:
     with np.errstate(over="ignore"):
         np.exp(out, out=out)
     return np.add(out, 1, out=out)
-
-
-def _by_blocks(compute: Callable[..., None], inputs: tuple[Any, ...], results: int) -> list[Any]:
-    """Call ``compute`` with the blocks of all inputs and of as many new arrays as there are ``results``; returns those."""
-    first = inputs[0]
-    axes = tuple(int(i) for i in np.argsort([-abs(stride) for stride in first.strides], kind="stable"))
-    back = tuple(int(i) for i in np.argsort(axes))
-    flat = [np.ascontiguousarray(array.transpose(axes)).reshape(-1) for array in inputs]
-    fresh = [aligned_empty(tuple(first.shape[i] for i in axes), first.dtype) for _ in range(results)]
-    flat += [array.reshape(-1) for array in fresh]
-    step = max(1, BLOCK_BYTES // first.itemsize)
-    parallel_blocks(
-        lambda start: compute(*(array[start : start + step] for array in flat)), range(0, first.size, step)
-    )
-    return [array.transpose(back) for array in fresh]
