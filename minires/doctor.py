@@ -1,16 +1,15 @@
 """What a maintainer needs to know of somebody's machine before reading their bug report.
 
-Nothing is imported at the top that may not be installed: this is also where the wrong Python is noticed.
+Nothing is imported at the top that may not be installed, or that takes long: this is also where the wrong Python is noticed,
+at each start of ``python -m minires``.
 """
 
 from __future__ import annotations
 
 import os
-import platform
 import sys
 from collections.abc import Callable
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 
 __all__ = ["need_packages", "report"]
@@ -31,6 +30,8 @@ def need_packages() -> None:
 
 def report() -> str:
     """Versions, processor, threads and GPUs, as text. What cannot be found out is said so; nothing here raises."""
+    import platform
+
     lines: dict[str, str] = {
         "python": f"{platform.python_version()} on {platform.platform()}",
         "processors": str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()),
@@ -143,6 +144,8 @@ def _advice() -> str:
 
 
 def _version(package: str) -> str:
+    from importlib.metadata import PackageNotFoundError, version  # slow to import, and need_packages() must be fast
+
     try:
         return version(package)
     except PackageNotFoundError:

@@ -10,7 +10,6 @@ import os
 import sys
 import threading
 from contextlib import ContextDecorator
-from pathlib import Path
 from typing import Any
 
 __all__ = [
@@ -24,7 +23,7 @@ __all__ = [
     "user_line",
 ]
 
-_PACKAGE = str(Path(__file__).parent) + os.sep
+_PACKAGE = os.path.dirname(__file__) + os.sep  # not with pathlib, the import of which takes as long as half the engine's
 
 
 class State(threading.local):

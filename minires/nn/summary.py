@@ -6,7 +6,6 @@ and lists what each layer makes of it, how many parameters it has and how many m
 
 from __future__ import annotations
 
-import html
 import math
 from dataclasses import dataclass, field
 from typing import Any
@@ -66,6 +65,8 @@ def _merge(children: list[tuple[str, list[str]]]) -> list[tuple[str, int, list[s
 
 def module_html(module: Module) -> str:
     """The modules as a table that can be unfolded, for a notebook. Inline styles only, no scripts, no ids."""
+    import html  # in here, because few programs need it
+
     rows = []
     for path, each in module.named_modules():
         shapes = ", ".join(f"{name} {p.shape}" for name, p in each._parameters.items() if p is not None)
@@ -136,6 +137,8 @@ class Summary:
         return "  ".join(left + right).rstrip()
 
     def _repr_html_(self) -> str:
+        import html
+
         return f"<pre>{html.escape(str(self))}</pre>"
 
 
