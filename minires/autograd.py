@@ -12,6 +12,8 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+import numpy as np
+
 from minires import operators
 from minires.device import array_module
 from minires.kernels import of as kernels_of
@@ -96,18 +98,18 @@ class _Sum:
 
     __slots__ = ("owned", "value")
 
-    def __init__(self) -> None:
-        self.value: Any = None
+    def __init__(self, term: Any) -> None:
+        self.value = term
         self.owned = False
 
     def add(self, term: Any) -> None:
-        if self.value is None:
-            self.value = term
-        elif self.owned and not isinstance(term, Tensor):
+        if isinstance(term, np.generic) or isinstance(term, Tensor):
+            self.value = self.value + term
+        elif self.owned:
             self.value += term
         else:
-            self.value = self.value + term if isinstance(term, Tensor) else kernels_of(term).add(self.value, term)
-            self.owned = getattr(self.value, "ndim", 0) > 0  # NumPy gives numbers, not arrays, for 0-d sums
+            self.value = kernels_of(term).add(self.value, term)
+            self.owned = getattr(self.value, "ndim", 0) > 0
 
 
 def _walk(
@@ -117,7 +119,7 @@ def _walk(
     walk = _Walk(None if targets is None else _Targets(targets, roots), recorded if retain is None else retain, recorded)
     with Mode("grad_enabled", recorded), Mode("autocast", None):  # rules run in the dtypes of the forward pass
         for root, seed in zip(roots, seeds, strict=True):
-            walk.send(root if root._node is None else (root._node, root._slot), seed if recorded else seed.data)
+            walk.send(root if root._node is None else root._node, root._slot, seed if recorded else seed.data)
         walk.run()
     return [] if walk.targets is None else walk.targets.results
 
@@ -128,23 +130,32 @@ class _Walk:
     def __init__(self, targets: _Targets | None, retain: bool, recorded: bool) -> None:
         self.targets, self.retain, self.recorded = targets, retain, recorded
         self._observer = state.observer
-        self._pending: dict[Node, list[_Sum]] = {}
+        self._pending: dict[Node, list[_Sum | None]] = {}
         self._queue: list[tuple[int, Node]] = []
         self._leaves: dict[Tensor, _Sum] = {}
 
-    def send(self, edge: Any, gradient: Any, owned: bool = False) -> None:
-        """Add a gradient to the output (or leaf) at the end of an edge; ``owned``: nobody else looks at its memory."""
-        if isinstance(edge, Tensor):
-            if self.targets is None and edge._hooks is None:
-                _accumulate(edge, gradient, owned)  # at once: nothing else has to see the whole sum
+    def send(self, source: Any, slot: int, gradient: Any, owned: bool = False) -> None:
+        """Add a gradient to an output of a node, or to a leaf; ``owned``: nobody else looks at its memory.
+
+        NumPy's results without axes are numbers, no arrays. They take no memory, and are quicker to add up first.
+        """
+        if isinstance(source, Tensor):
+            if self.targets is None and source._hooks is None and not isinstance(gradient, np.generic):
+                _accumulate(source, gradient, owned)  # at once: nothing else has to see the whole sum
+            elif source in self._leaves:
+                self._leaves[source].add(gradient)
             else:
-                self._leaves.setdefault(edge, _Sum()).add(gradient)
+                self._leaves[source] = _Sum(gradient)
             return
-        node, slot = edge
-        if node not in self._pending:
-            self._pending[node] = [_Sum() for _ in node.outputs]
-            heapq.heappush(self._queue, (-node.number, node))
-        self._pending[node][slot].add(gradient)
+        sums = self._pending.get(source)
+        if sums is None:
+            sums = self._pending[source] = [None] * len(source.outputs)
+            heapq.heappush(self._queue, (-source.number, source))
+        total = sums[slot]
+        if total is None:
+            sums[slot] = _Sum(gradient)
+        else:
+            total.add(gradient)
 
     def run(self) -> None:
         """Visit every node that something was sent to, then the leaves that had to wait for their whole sum."""
@@ -159,7 +170,7 @@ class _Walk:
 
     def _visit(self, node: Node) -> None:
         """Run one node's rule and send the results on; then the node lets go of all that it kept."""
-        grads = [total.value for total in self._pending.pop(node)]
+        grads = [None if total is None else total.value for total in self._pending.pop(node)]
         if node.hooks is not None or node.retained is not None:
             grads = [_run_hooks(node, slot, gradient) for slot, gradient in enumerate(grads)]
         if self.targets is None:
@@ -167,8 +178,8 @@ class _Walk:
         else:
             self.targets.collect(node, grads)
             wanted = self.targets.wanted(node)
-        if not any(wanted):
-            return
+            if not any(wanted):
+                return
         if self._observer is None:
             results = node.gradients(grads, wanted, self.recorded)
         else:
@@ -181,8 +192,9 @@ class _Walk:
             node.free()
         del grads
         for k, edge in enumerate(edges):
-            if wanted[k] and results[k] is not None:
-                self.send(edge, results[k], k in fresh)
+            if edge is not None and results[k] is not None:
+                source, slot, _, _ = edge
+                self.send(source, slot, results[k], k in fresh)
 
 
 class _Targets:
@@ -207,7 +219,7 @@ class _Targets:
             node = stack.pop()
             if node not in seen:
                 seen.add(node)
-                stack.extend(edge[0] for edge in node.edges if type(edge) is tuple)
+                stack.extend(edge[0] for edge in node.edges if edge is not None and isinstance(edge[0], Node))
         leading: set[Node] = set()
         for node in sorted(seen, key=lambda n: n.number):
             if any(self._leads(edge, leading) for edge in node.edges):
@@ -217,10 +229,10 @@ class _Targets:
     def _leads(self, edge: Any, leading: set[Node]) -> bool:
         if edge is None:
             return False
-        if isinstance(edge, Tensor):
-            return edge in self._leaves
-        node, slot = edge
-        return node in leading or any(slot == s for s, _ in self._slots.get(node, ()))
+        source, slot, _, _ = edge
+        if isinstance(source, Tensor):
+            return source in self._leaves
+        return source in leading or any(slot == s for s, _ in self._slots.get(source, ()))
 
     def wanted(self, node: Node) -> list[bool]:
         return [self._leads(edge, self._leading) for edge in node.edges]
@@ -240,11 +252,15 @@ def _fresh(node: Node, grads: list[Any], results: list[Any]) -> tuple[int, ...]:
     Not those that look at an upstream gradient or at something kept, as those of ``x + y`` and ``x.reshape(...)`` do, nor
     two that look at the same memory, nor a part of something larger.
     """
-    leaves = [k for k, edge in enumerate(node.edges) if isinstance(edge, Tensor) and edge.grad is None]
+    leaves = []
+    for k, edge in enumerate(node.edges):
+        waits = edge is not None and isinstance(edge[0], Tensor) and edge[0].grad is None
+        if waits and not isinstance(results[k], np.generic):
+            leaves.append(k)
     if not leaves:
         return ()
     owners = [None if r is None else owner_of(r) for r in results]
-    others = [owner_of(g) for g in grads if g is not None] + [memory.owner for memory, _ in node.locks]
+    others = [owner_of(g) for g in grads if g is not None] + [memory.owner for memory in node.locks]
     others += [owner_of(part) for value in node.kept.values() if type(value) is tuple for part in value]
 
     def is_fresh(k: int) -> bool:
@@ -271,19 +287,20 @@ def _own_tensor(gradient: Any) -> Any:
 
 def _accumulate(leaf: Tensor, gradient: Any, owned: bool = False) -> None:
     """``leaf.grad += gradient``, in an array that belongs to ``leaf.grad`` alone."""
-    if gradient is None or not leaf.requires_grad:  # frozen since the forward pass
+    if gradient is None or not leaf._requires_grad:  # frozen since the forward pass
         return
     with _accumulating:
         collected = leaf.grad
         if collected is None:
             leaf.grad = Tensor(gradient) if owned else _own_tensor(gradient)
-        elif not isinstance(collected, Tensor) or collected.shape != gradient.shape:
+        elif not isinstance(collected, Tensor) or collected._array.shape != gradient.shape:
             found = f"one of shape {collected.shape}" if isinstance(collected, Tensor) else type(collected).__name__
             raise ValueError(f"backward: .grad of a leaf must be None or a Tensor of shape {gradient.shape}, found {found}")
         elif isinstance(gradient, Tensor) or not is_writable(collected._array):
             leaf.grad = collected + gradient  # a graph may hold the old values: the gradient of a gradient
         else:
-            collected._array[...] += gradient
+            values = collected._array
+            values += gradient
 
 
 def _run_hooks(node: Node, slot: int, gradient: Any) -> Any:

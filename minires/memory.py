@@ -35,35 +35,41 @@ class Memory:
         holders: for each op that needs the memory unchanged, how many of its arrays are kept.
     """
 
-    __slots__ = ("_changing", "_locked", "holders", "owner", "version")
+    __slots__ = ("_changing", "_owner_locked", "_views", "holders", "owner", "version")
 
     def __init__(self, owner: Any) -> None:
         self.owner = owner
         self.version = 0
         self.holders: dict[str, int] = {}
-        self._locked: list[np.ndarray[Any, Any]] = []
-        self._changing = False
+        self._owner_locked = self._changing = False
+        self._views: list[np.ndarray[Any, Any]] | None = None  # those that were locked with their owner
 
     def release(self, op: str) -> None:
         """``op`` needs one of its arrays no more; the last release makes the memory writable again."""
         with _guard:
-            self.holders[op] -= 1
-            if self.holders[op] == 0:
-                del self.holders[op]
-            if not self.holders:
+            count = self.holders.pop(op) - 1
+            if count:
+                self.holders[op] = count
+            elif not self.holders:
                 _held.pop(id(self.owner), None)
                 self._set_writable(True)
-                self._locked.clear()
+                self._owner_locked, self._views = False, None
 
     def forbid_writing(self, array: Any) -> None:
         """Make ``array``, which looks at this memory, read-only until the last release."""
         if isinstance(array, np.ndarray) and array.flags.writeable and _can_be_unlocked(array):
-            array.flags.writeable = self._changing
-            self._locked.append(array)
+            array.setflags(write=self._changing)
+            if array is self.owner:
+                self._owner_locked = True
+            else:
+                self._views = self._views or []
+                self._views.append(array)
 
     def _set_writable(self, value: bool) -> None:
-        for array in self._locked:  # the owner comes first: a view can only be writable over a writable owner
-            array.flags.writeable = value
+        if self._owner_locked:  # comes first: a view can only be writable over a writable owner
+            self.owner.setflags(write=value)
+        for view in self._views or ():
+            view.setflags(write=value)
 
     @contextmanager
     def announced_change(self) -> Iterator[None]:
@@ -101,9 +107,10 @@ def lock(array: Any, op: str) -> Memory:
     """``op`` keeps ``array``: nobody may write to its memory until :meth:`Memory.release`."""
     owner = owner_of(array)
     with _guard:
-        memory = _held.get(id(owner)) or Memory(owner)
+        memory = _held.get(id(owner))
+        if memory is None:
+            memory = _held[id(owner)] = Memory(owner)
         memory.holders[op] = memory.holders.get(op, 0) + 1
-        _held[id(owner)] = memory
         memory.forbid_writing(owner)
         if array is not owner:
             memory.forbid_writing(array)

@@ -28,6 +28,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any, Generic, ParamSpec, TypeVar, cast
 
 import numpy as np
@@ -36,7 +37,7 @@ from minires import operators
 from minires.device import array_module, device_of
 from minires.errors import DeviceError
 from minires.modes import state
-from minires.precision import HALVES, INEXACT, casts
+from minires.precision import HALVES, casts
 from minires.tape import Node, check_finite
 from minires.tensor import Tensor
 
@@ -73,8 +74,10 @@ class Op(Generic[P]):
         parameters = self.__signature__.parameters
         self.parameters = tuple(parameters)
         self._defaults = tuple(p.default for p in parameters.values())
+        self._required = sum(default is inspect.Parameter.empty for default in self._defaults)
         annotations = [_annotation(p) for p in parameters.values()]
         self.inputs = tuple(i for i, a in enumerate(annotations) if a in ("Array", "Array | None", "Sequence[Array]"))
+        self.needs: dict[tuple[bool, ...], SimpleNamespace] = {}  # what a rule gets for ``needs``, made when first asked for
         self.sequences = {i for i, a in enumerate(annotations) if a == "Sequence[Array]"}
         self._optional = {i for i, a in enumerate(annotations) if a == "Array | None"}
         self._is_input = tuple(i in self.inputs for i in range(len(annotations)))
@@ -149,8 +152,9 @@ class Op(Generic[P]):
             if node is not None:
                 node.remember_place()
             check_finite(self, outputs, "its forward pass", node)
-        tensors = [Tensor._from_op(y, node if y.dtype.kind in INEXACT else None, i) for i, y in enumerate(outputs)]
-        return cast(Tensor, tuple(tensors) if type(out) is tuple else tensors[0])
+        if type(out) is not tuple:
+            return Tensor._from_op(outputs[0], node, 0)
+        return cast(Tensor, tuple([Tensor._from_op(y, node, i) for i, y in enumerate(outputs)]))
 
     def _compute(self, arrays: list[Any]) -> Any:
         if self.defined is not None and any(_is_complex(arrays[i]) for i in self.inputs):
@@ -166,13 +170,9 @@ class Op(Generic[P]):
                 raise TypeError(f"{self.name}: {error}; it takes {self.__signature__}") from None
             bound.apply_defaults()
             return list(bound.arguments.values())
-        values = list(args)
-        for i in range(len(args), len(self.parameters)):
-            default = self._defaults[i]
-            if default is inspect.Parameter.empty:
-                raise TypeError(f"{self.name}: missing argument '{self.parameters[i]}'; it takes {self.__signature__}")
-            values.append(default)
-        return values
+        if len(args) < self._required:
+            raise TypeError(f"{self.name}: missing argument '{self.parameters[len(args)]}'; it takes {self.__signature__}")
+        return [*args, *self._defaults[len(args) :]]
 
     def _autocast(self, values: list[Any]) -> list[Any]:
         """The inputs in the dtype that the op gets inside ``autocast``, if one of them is a Tensor."""
@@ -198,16 +198,16 @@ class Op(Generic[P]):
         """The arrays behind the inputs; whether one of them requires a gradient; whether one of them is a Tensor."""
         arrays, record, wrap, scalars, foreign = list(values), False, False, False, False
         for i, value in enumerate(values):
-            if i in self.sequences:
+            if isinstance(value, Tensor) and i not in self.sequences:
+                arrays[i] = array = value._array
+                wrap = True
+                record = record or (value._requires_grad and self._is_input[i])
+                foreign = foreign or type(array) is not np.ndarray
+            elif i in self.sequences:
                 values[i], arrays[i] = self._unwrap_sequence(i, value)
                 wrap = wrap or any(isinstance(v, Tensor) for v in values[i])
                 record = record or any(isinstance(v, Tensor) and v._requires_grad for v in values[i])
                 foreign = foreign or any(type(a) is not np.ndarray for a in arrays[i])
-            elif isinstance(value, Tensor):
-                arrays[i] = value._array
-                wrap = True
-                record = record or (value._requires_grad and self._is_input[i])
-                foreign = foreign or type(value._array) is not np.ndarray
             elif not self._is_input[i] or type(value) in _PLAIN:
                 continue
             elif isinstance(value, np.ndarray):

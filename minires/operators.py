@@ -5,8 +5,9 @@ They stand apart from :mod:`minires.tensor` so that the file which says what a T
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -20,12 +21,16 @@ if TYPE_CHECKING:
 __all__ = ["Operators", "raw"]
 
 
-class _Functional(Protocol):
-    def __getattr__(self, name: str) -> Callable[..., Tensor]: ...
+class _Functional:
+    """Stands in for :mod:`minires.functional` until the first op is called."""
+
+    def __getattr__(self, name: str) -> Callable[..., Tensor]:
+        ops = importlib.import_module("minires.functional")  # which imports this module, and puts itself in this one's place
+        return cast("Callable[..., Tensor]", getattr(ops, name))
 
 
-#: minires.functional hands itself over here when it is imported, so that this module imports nothing above it.
-functional: _Functional = cast(_Functional, None)
+#: The ops. minires.functional hands itself over here when it is imported, so that this module imports nothing above it.
+functional = _Functional()
 
 
 def _delegate(name: str) -> Callable[..., Tensor]:

@@ -7,8 +7,8 @@ reference cycles, an intermediate array lives only if some rule names it, and re
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable
-from types import SimpleNamespace
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from minires import operators
@@ -24,39 +24,42 @@ if TYPE_CHECKING:
 
 __all__ = ["Node", "check_finite"]
 
+#: Where an input came from: its node or, for a leaf, the Tensor itself; which output of the node; and the shape and the
+#: dtype that it had, which its gradient gets. (A plain tuple: there is one for every use of a Tensor.)
+Edge = tuple[Any, int, tuple[int, ...], Any]
+
 _numbers = itertools.count()
+
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 class Node:
     """One recorded call of an op: where its inputs came from, and what its rule needs.
 
     Attributes:
-        edges: for every input in order (sequences flattened) ``(parent node, output number)``, a leaf Tensor, or None
-            where no gradient is wanted.
+        edges: for every input in order (sequences flattened) an :data:`Edge`, or None where no gradient is wanted.
         kept: name → value for what the rule names.
-        locks: the memory of every array among those, and its version when it was kept.
+        locks: the memory of every array among those.
+        version: the sum of the versions of ``locks``; since these only ever grow, it tells whether one has changed.
     """
 
     __slots__ = (
         "__weakref__", "caller", "edges", "freed", "hooks", "kept", "locks", "number", "op", "outputs", "path", "retained",
-        "specs",
+        "version",
     )  # fmt: skip
 
     def __init__(self, op: Op[Any], values: list[Any]) -> None:
-        self.locks: list[tuple[Memory, int]] = []
+        self.locks: tuple[Memory, ...] = ()
+        self.version = 0
         self.op = op
         self.number = next(_numbers)
-        self.edges: list[Any] = []
-        self.specs: list[Any] = []
+        self.edges: list[Edge | None] = []
         for i in op.inputs:
-            for value in values[i] if i in op.sequences else (values[i],):
-                if isinstance(value, Tensor) and value._requires_grad:
-                    self.edges.append(value if value._node is None else (value._node, value._slot))
-                    self.specs.append((value._array.shape, value._array.dtype))
-                else:
-                    self.edges.append(None)
-                    self.specs.append(None)
-        self.kept: dict[str, Any] = {}
+            if i in op.sequences:
+                self.edges += [_edge(value) for value in values[i]]
+            else:
+                self.edges.append(_edge(values[i]))
+        self.kept: Mapping[str, Any] = _NOTHING  # no dict of its own where there is nothing to put into it
         self.outputs: tuple[Any, ...] = (None,)  # shape, dtype and array module of each, where there are several
         self.hooks: dict[int, dict[int, Callable[[Tensor], Any]]] | None = None
         self.retained: dict[int, Any] | None = None  # output number -> weak reference to the Tensor that wants .grad
@@ -69,43 +72,44 @@ class Node:
 
     def keep(self, arrays: list[Any], outputs: tuple[Any, ...], intermediates: dict[str, Any]) -> None:
         """Keep what the rule names, and lock it against changes in place."""
-        op, kept = self.op, self.kept
+        op = self.op
+        kept: dict[str, Any] = {}
         if len(outputs) > 1:
             self.outputs = tuple((y.shape, y.dtype, array_module(y)) for y in outputs)
-        for name, i in op.kept_values:
-            kept[name] = arrays[i] if self._is_needed(name) else None
+        for name, i in op.kept_values:  # an input may serve the gradient of one other alone, and that may want none
+            other = op.only_for.get(name)
+            kept[name] = arrays[i] if other is None or self.edges[other] is not None else None
         for name, i in op.kept_shapes:
             kept[name] = getattr(arrays[i], "shape", ())
         for name in op.kept_intermediates:
             if name not in intermediates:
                 raise TypeError(f"{op.name}: its rule asks for '{name}', but that is no parameter and not in Saved")
             kept[name] = intermediates[name]
-        for value in kept.values():
-            for array in value if type(value) is list else (value,):
-                self._lock(array)
         if op.keeps_output:
             kept["y"] = outputs if len(outputs) > 1 else outputs[0]
-            for output in outputs:
-                self._lock(output)
+        if kept:
+            self.kept = kept
+            self._lock()
 
-    def _is_needed(self, name: str) -> bool:
-        """False for an input that the rule uses for the gradient of another one only, if that one wants none."""
-        other = self.op.only_for.get(name)
-        return other is None or self.edges[other] is not None
-
-    def _lock(self, value: Any) -> None:
-        if hasattr(value, "base"):  # an array; what else is kept are numbers, shapes and the like
-            memory = lock(value, self.op.name)
-            self.locks.append((memory, memory.version))
+    def _lock(self) -> None:
+        locks = []
+        for name, value in self.kept.items():
+            several = type(value) is list or (name == "y" and type(value) is tuple)
+            for array in value if several else (value,):
+                if hasattr(array, "base"):  # an array; what else is kept are numbers, shapes and the like
+                    memory = lock(array, self.op.name)
+                    self.version += memory.version
+                    locks.append(memory)
+        self.locks = tuple(locks)
 
     def free(self) -> None:
         """Let go of everything that the rule kept. The edges stay: they say what the outputs depended on."""
-        self.kept, self.freed = {}, True
+        self.kept, self.freed = _NOTHING, True
         self._release()
 
     def _release(self) -> None:
-        locks, self.locks = self.locks, []
-        for memory, _ in locks:
+        locks, self.locks = self.locks, ()
+        for memory in locks:
             memory.release(self.op.name)
 
     __del__ = _release
@@ -137,12 +141,11 @@ class Node:
                 f"backward() has been here before: what {self.op.name} kept for its gradient was freed by the first pass. "
                 "Run the forward pass again, or call the first backward() with retain_graph=True."
             )
-        for memory, version in self.locks:
-            if memory.version != version:
-                raise InPlaceError(
-                    f"{self.op.name}: an array that it needs for its gradient was changed (an optimiser's step, or loaded "
-                    "weights) after it had been recorded. Run the forward pass again after the change."
-                )
+        if self.locks and sum([memory.version for memory in self.locks]) != self.version:
+            raise InPlaceError(
+                f"{self.op.name}: an array that it needs for its gradient was changed (an optimiser's step, or loaded "
+                "weights) after it had been recorded. Run the forward pass again after the change."
+            )
 
     def _zeros(self, slot: int, recorded: bool) -> Any:
         shape, dtype, xp = self.outputs[slot]
@@ -151,11 +154,14 @@ class Node:
 
     def _needs(self, wanted: list[bool]) -> SimpleNamespace:
         """``wanted`` by input name; a list for an input that is a sequence."""
-        flags = iter(wanted)
-        names: dict[str, Any] = {}
-        for i in self.op.inputs:  # an op has one sequence at most, its last input, and that takes all flags that are left
-            names[self.op.parameters[i]] = list(flags) if i in self.op.sequences else next(flags)
-        return SimpleNamespace(**names)
+        op, key = self.op, tuple(wanted)
+        if key not in op.needs:
+            flags = iter(wanted)
+            names: dict[str, Any] = {}
+            for i in op.inputs:  # an op has one sequence at most, its last input, and that takes all flags that are left
+                names[op.parameters[i]] = list(flags) if i in op.sequences else next(flags)
+            op.needs[key] = SimpleNamespace(**names)
+        return op.needs[key]
 
     def _as_tensors(self) -> dict[str, Any]:
         """What was kept, as Tensors that know where they came from (for a recorded backward pass)."""
@@ -169,7 +175,7 @@ class Node:
                 kept[name] = attached if i in self.op.sequences else attached[0]
         if "y" in kept:
             y = kept["y"]
-            outputs = tuple(self._reattach(v, (self, i)) for i, v in enumerate(y if type(y) is tuple else (y,)))
+            outputs = tuple(Tensor._from_op(v, self, i) for i, v in enumerate(y if type(y) is tuple else (y,)))
             kept["y"] = outputs if type(y) is tuple else outputs[0]
         return kept
 
@@ -179,15 +185,15 @@ class Node:
             return value
         if edge is None:
             return Tensor(value) if hasattr(value, "dtype") else value
-        if isinstance(edge, Tensor):
-            if edge._array is not value:
+        source, slot, _, _ = edge
+        if isinstance(source, Tensor):
+            if source._array is not value:
                 raise InPlaceError(
                     f"{self.op.name}: the .data of a leaf that it needs for its gradient was replaced after it had been "
                     "recorded. Run the forward pass again after the change."
                 )
-            return edge
-        node, slot = edge
-        return Tensor._from_op(value, node, slot)
+            return source
+        return Tensor._from_op(value, source, slot)
 
     def _differentiate_definition(self, dy: Any, wanted: list[bool]) -> list[Any]:
         """The gradients as Tensors, by recording the op's definition on its inputs and walking back over that."""
@@ -220,16 +226,17 @@ class Node:
         if op.sequences:
             lists = [part if i in op.sequences else (part,) for i, part in zip(op.inputs, parts, strict=True)]
             parts = tuple(itertools.chain.from_iterable(lists))
-        if len(parts) != len(wanted):
-            raise TypeError(f"{op.name}: its rule returned {len(parts)} gradients for {len(wanted)} inputs")
-        return [
-            self._fit(g, spec, k, recorded) if want and g is not None else None
-            for k, (g, want, spec) in enumerate(zip(parts, wanted, self.specs, strict=True))
-        ]
+            if len(parts) != len(wanted):
+                raise TypeError(f"{op.name}: its rule returned {len(parts)} gradients for {len(wanted)} inputs")
+        fitting: list[Any] = [None] * len(parts)
+        for number, gradient in enumerate(parts):
+            if gradient is not None and wanted[number]:
+                fitting[number] = self._fit(gradient, self.edges[number], number, recorded)
+        return fitting
 
-    def _fit(self, gradient: Any, spec: tuple[tuple[int, ...], Any], number: int, recorded: bool) -> Any:
+    def _fit(self, gradient: Any, edge: Any, number: int, recorded: bool) -> Any:
         """Undo broadcasting, and give the gradient the dtype of its input."""
-        shape, dtype = spec
+        _, _, shape, dtype = edge
         if isinstance(gradient, Tensor) != recorded or not hasattr(gradient, "dtype"):
             expected = "a Tensor (under create_graph=True a rule may only use minires' ops)" if recorded else "an array"
             found = f"{type(gradient).__name__} for input number {number}"
@@ -241,9 +248,17 @@ class Node:
                     f"{number}, which has shape {shape}"
                 )
             gradient = operators.functional.sum_to_size(gradient, shape)
-        if gradient.dtype != dtype:
+        if gradient.dtype is not dtype and gradient.dtype != dtype:
             gradient = operators.functional.cast(gradient, dtype)
         return gradient
+
+
+def _edge(value: Any) -> Edge | None:
+    """The edge to an input; None if it wants no gradient."""
+    if not isinstance(value, Tensor) or not value._requires_grad:
+        return None
+    source, array = value if value._node is None else value._node, value._array
+    return source, value._slot, array.shape, array.dtype
 
 
 def _broadcasts(small: tuple[int, ...], large: tuple[int, ...]) -> bool:

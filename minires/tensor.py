@@ -56,6 +56,8 @@ class Tensor(Operators):
     @classmethod
     def _from_op(cls, array: Any, node: Any, slot: int) -> Tensor:
         """The output number ``slot`` of ``node`` (None: a constant), without the checks of the constructor."""
+        if node is not None and array.dtype.kind not in INEXACT:
+            node = None  # integers have no derivatives
         self = Tensor.__new__(Tensor)
         self._array = array
         self._node, self._slot = node, slot

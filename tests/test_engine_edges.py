@@ -501,3 +501,41 @@ def test_a_gradient_that_a_rule_made_for_a_leaf_alone_is_not_copied():
     first = x.grad.data.copy()
     _product(x, w).sum().backward()
     assert np.array_equal(x.grad.data, 2 * first)
+
+
+# ------------------------------------------------------------------------------------------------ graphs of numbers
+
+
+def test_a_number_that_is_used_often_adds_its_gradients_to_the_grad_it_has():
+    x, y = (mr.tensor(np.float32(value), requires_grad=True) for value in (0.5, 3.0))
+    for times in (1, 2):
+        (x * y + x * x + x).backward()
+        if times == 1:
+            first = x.grad
+        assert x.grad is first and (x.grad.item(), y.grad.item()) == (times * 5.0, times * 0.5)
+    assert (x.grad.dtype, x.grad.shape) == (np.float32, ())
+    x.grad.data[...] = 7.0  # in memory of its own
+    assert y.grad.item() == 1.0
+
+
+def test_a_gradient_has_the_dtype_that_its_leaf_had_in_the_forward_pass():
+    x = mr.tensor(np.ones(3), requires_grad=True)
+    y = (x / 3).sum()
+    x.data = np.ones(3, np.float32)  # as the gradient checker does, which runs a float32 network in float64
+    y.backward()
+    assert x.grad.tolist() == [1 / 3] * 3
+
+
+def test_a_small_op_leaves_few_objects_for_the_garbage_collector():
+    x, y = (mr.tensor(value, requires_grad=True) for value in (0.5, 0.9))
+    z = x * y + x
+    gc.collect()
+    gc.disable()
+    try:
+        before = len(gc.get_objects())
+        for _ in range(100):
+            z = z * y + x
+        made = (len(gc.get_objects()) - before) / 100
+    finally:
+        gc.enable()
+    assert made < 12  # for a product and a sum: two nodes with edges, and one lock

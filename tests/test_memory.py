@@ -189,3 +189,17 @@ def test_a_leaf_over_foreign_memory_can_be_trained():
         x.copy_(0.0)
     loss.backward()
     assert x.grad.tolist() == [6.0, 8.0]
+
+
+def test_memory_that_was_read_only_before_it_was_locked_stays_so():
+    numbers = np.arange(4.0)
+    numbers.flags.writeable = False
+    w = leaf(1.0, 1.0, 1.0, 1.0)
+    (mr.from_numpy(numbers) * w).sum().backward()
+    assert not numbers.flags.writeable
+    row = np.arange(8.0)[:4]
+    for _ in range(2):  # a view and its owner, locked and let go twice
+        y = (mr.from_numpy(row) * w).sum()
+        assert not row.flags.writeable and not row.base.flags.writeable
+        y.backward()
+        assert row.flags.writeable and row.base.flags.writeable

@@ -151,7 +151,7 @@ class Observer:
         seen = {id(owner_of(array)) for array in lasting}
         for reference, key in self._alive:
             node = reference()
-            for memory, _ in node.locks if node is not None else ():
+            for memory in node.locks if node is not None else ():
                 if id(memory.owner) not in seen:  # all are alive, so an id is one memory's
                     seen.add(id(memory.owner))
                     self._tally(key).kept += int(memory.owner.nbytes)

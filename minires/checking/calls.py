@@ -195,10 +195,11 @@ def _leaves_behind(loss: Tensor, leaves: list[Tensor]) -> Callable[[Any], frozen
         node = stack.pop()
         if node is not None and node not in seen:
             seen[node] = 0
-            stack.extend(edge[0] for edge in node.edges if type(edge) is tuple)
+            stack.extend(edge[0] for edge in node.edges if edge is not None and isinstance(edge[0], Node))
 
     def behind(edge: Any) -> int:
-        return 0 if edge is None else numbers.get(id(edge), 0) if isinstance(edge, Tensor) else seen.get(edge[0], 0)
+        source = None if edge is None else edge[0]  # the node, or a leaf
+        return seen.get(source, 0) if isinstance(source, Node) else numbers.get(id(source), 0)
 
     for node in sorted(seen, key=lambda n: n.number):
         for edge in node.edges:

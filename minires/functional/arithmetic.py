@@ -40,6 +40,8 @@ def total(input: Any, axes: tuple[int, ...], keepdims: bool) -> Any:
 
 def _operands(op: str, input: Any, other: Any) -> tuple[Any, Any]:
     """Two operands that fit: their shapes broadcast, and integers have taken the dtype of a floating point partner."""
+    if type(input) is type(other) is np.ndarray and input.dtype is other.dtype and input.shape == other.shape:
+        return input, other  # most often there is nothing to do
     shapes = getattr(input, "shape", ()), getattr(other, "shape", ())
     if shapes[0] != shapes[1]:
         sizes = zip(shapes[0][::-1], shapes[1][::-1], strict=False)
