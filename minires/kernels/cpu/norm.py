@@ -18,6 +18,8 @@ the formula of Chan, Golub and LeVeque (1979) in float64.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -88,12 +90,12 @@ def _new_like(array: Any) -> tuple[Any, Matrix]:
 
 
 def _split(matrix: Matrix) -> list[Block]:
-    """The blocks of a matrix. All but the last, which takes what is left over, fold as many rows."""
+    """The blocks of a matrix. All fold as many rows; if that leaves rows over, the last block has those."""
     rows, channels = matrix.shape
     if matrix.size == 0:
         return []
-    narrow = max(1, min(NARROW // channels, rows))
-    fold = narrow * max(1, min(-(-WIDE // (narrow * channels)), rows // narrow))
+    narrow = _part_of(rows, max(1, NARROW // channels))
+    fold = narrow * _part_of(rows // narrow, max(1, -(-WIDE // (narrow * channels))))
     size = min(BLOCK_BYTES, max(_LEAST_BYTES, matrix.nbytes // _SHARES))
     step = max(1, size // (matrix.itemsize * channels * fold)) * fold
     folded = rows - rows % fold
@@ -101,6 +103,22 @@ def _split(matrix: Matrix) -> list[Block]:
     if folded < rows:
         spans.append((folded, rows, 1, 1))
     return [Block(i, *span) for i, span in enumerate(spans)]
+
+
+@lru_cache(maxsize=1000)
+def _part_of(rows: int, most: int) -> int:
+    """A number up to ``most`` that divides ``rows``, if one is at least half as large; else ``most`` itself."""
+    most = min(most, rows)
+    return next((part for part in range(most, most // 2, -1) if rows % part == 0), most)
+
+
+def _for_each(function: Callable[[Block], None], blocks: list[Block]) -> None:
+    """Call ``function`` for all blocks: on all threads, unless there is only one and a few rows left over."""
+    if len(blocks) == 2 and blocks[1].fold < blocks[0].fold:
+        function(blocks[0])
+        function(blocks[1])
+    else:
+        parallel_blocks(function, blocks)
 
 
 @in_float32(results=0)
@@ -128,7 +146,7 @@ def batch_statistics(input: Any, running: Running = (None, None), momentum: floa
         distance = np.subtract(x, centre, out=scratch(0, x.shape, x.dtype)).reshape(-1, narrow)
         squares[block.number] = _by_channel(np.einsum("nc,nc->c", distance, distance), channels)
 
-    parallel_blocks(measure, blocks)
+    _for_each(measure, blocks)
     if not blocks:
         return np.zeros(channels), np.zeros(channels)
     mean = (counts * means).sum(axis=0) / len(matrix)
@@ -170,7 +188,7 @@ def batch_norm(input: Any, mean: Any, variance: Any, weight: Any, bias: Any, eps
         if relu:
             np.maximum(y, zero[fold], out=y)
 
-    parallel_blocks(normalize, _split(x_all))
+    _for_each(normalize, _split(x_all))
     return out
 
 
@@ -205,7 +223,7 @@ def batch_norm_backward(
         sums[block.number] = _by_channel(np.add.reduce(g, axis=0), channels)
         products[block.number] = _by_channel(np.einsum("nc,nc->c", g, distance), channels)
 
-    parallel_blocks(add_up, blocks)
+    _for_each(add_up, blocks)
     rstd = 1 / np.sqrt(np.asarray(variance, np.float64) + eps)
     dbias = sums.sum(axis=0)
     dweight = ((origin[1].astype(np.float64) - mean) * dbias - products.sum(axis=0)) * rstd
@@ -236,7 +254,7 @@ def _spread(g_all: Any, x_all: Any, dx_all: Any, mean: Any, rstd: Any, weight: A
         np.add(part, levels[fold], out=part)
         np.add(out, part, out=out)
 
-    parallel_blocks(spread, _split(x_all))
+    _for_each(spread, _split(x_all))
 
 
 class _Line(NamedTuple):
