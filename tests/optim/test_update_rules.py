@@ -82,11 +82,15 @@ def by_hand(name, options, w, gradients):
     return adam_by_hand(w, gradients, **options, decoupled=name == "AdamW")
 
 
+@pytest.mark.parametrize("on_threads", [False, True])
 @pytest.mark.parametrize("sometimes_missing", [False, True])
 @pytest.mark.parametrize(("name", "options"), CASES)
-def test_formula_for_every_number(name, options, sometimes_missing, monkeypatch):
+def test_formula_for_every_number(name, options, sometimes_missing, on_threads, monkeypatch):
     """Blocks smaller than a parameter, several shapes, a channels-last weight, gradients that come and go."""
     monkeypatch.setattr(flat, "BLOCK", 7)
+    if on_threads:
+        monkeypatch.setattr(flat, "_MANY", 1)
+        monkeypatch.setattr(flat, "_LARGE_BLOCK", 7)
     rng = np.random.default_rng(3)
     starts = [rng.standard_normal(shape) for shape in [(3, 4), (5,), (2, 3, 2, 2), ()]]
     parameters = [Tensor(np.array(a), requires_grad=True) for a in starts]

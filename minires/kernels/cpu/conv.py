@@ -20,8 +20,8 @@ size. Everything outside the input counts as 0.
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
-from math import gcd
 from typing import Any
 
 import numpy as np
@@ -30,10 +30,7 @@ from minires.kernels.cpu.blas import gram, one_thread, product
 from minires.kernels.cpu.halves import in_float32
 from minires.kernels.cpu.threads import aligned_empty, parallel_blocks, scratch
 
-__all__ = [
-    "Block", "Windows", "as_matrices", "conv2d", "conv2d_weight", "conv_transpose2d", "flipped", "from_matrices", "nchw",
-    "nhwc", "split",
-]  # fmt: skip
+__all__ = ["conv2d", "conv2d_weight", "conv_transpose2d"]
 
 Pair = tuple[int, int]
 
@@ -44,11 +41,15 @@ Block = tuple[slice, slice]  # images, output rows
 #: cores, with 2 MB 3.6 ms.
 _BLOCK_BYTES = 1 << 23
 
+#: Elements of a matrix from which on BLAS takes it as it lies. (A smaller one serves many small pieces, and is turned once.)
+_TURNED = 1 << 16
+
 #: Multiply-adds in all below which a second thread costs more than it gains.
 _SMALL_WORK = 1 << 23
 
-#: The weight's gradient is summed up in so many shares at most; each needs memory of the weight's size.
-_MOST_SHARES = 4
+#: The weight's gradient is summed up in so many shares of the images at most; each needs memory of the weight's size. Of
+#: weights with more elements than this the outputs are shared instead.
+_MOST_SHARES, _LARGE_WEIGHT = 4, 1 << 18
 
 
 @in_float32(inputs=2)
@@ -56,10 +57,10 @@ def conv2d(x: Any, weight: Any, bias: Any, stride: Pair, before: Pair, dilation:
     """The convolution of x (N, C, H, W) with weight (O, C/groups, kH, kW): (N, O, *out_size) in channels-last memory."""
     dtype = np.result_type(x, weight)
     out = aligned_empty((len(x), *out_size, len(weight)), dtype)  # (N, H', W', O)
-    _correlate(nhwc(x), as_matrices(weight, groups), out, weight.shape[2:], stride, before, dilation)
+    _correlate(_nhwc(x), _forward_matrices(weight, groups), out, weight.shape[2:], stride, before, dilation)
     if bias is not None:
         out += bias
-    return nchw(out)
+    return _nchw(out)
 
 
 @in_float32(inputs=2)
@@ -73,9 +74,8 @@ def conv_transpose2d(
     """
     dtype = np.result_type(grad_output, weight)
     per_group = weight.shape[1]
-    dy = nhwc(grad_output)  # (N, H', W', O)
+    dy = _nhwc(grad_output)  # (N, H', W', O)
     out = aligned_empty((len(dy), *out_size, groups * per_group), dtype)  # (N, H, W, C)
-    swapped = _swap_roles(weight, groups)
     for row in range(stride[0]):
         taps_y, first_y, step_y = _taps(row, weight.shape[2], stride[0], before[0], dilation[0])
         for column in range(stride[1]):
@@ -86,27 +86,12 @@ def conv_transpose2d(
             if not (taps_y and taps_x):
                 part[...] = 0
                 continue
-            kernel = swapped[:, :, taps_y][:, :, :, taps_x]
-            matrices = as_matrices(kernel, groups)
+            matrices, size = _backward_matrices(weight, taps_y, taps_x, groups), (len(taps_y), len(taps_x))
             target = part if part.flags.c_contiguous else np.empty(part.shape, dtype)
-            _correlate(dy, matrices, target, kernel.shape[2:], (1, 1), (-first_y, -first_x), (step_y, step_x))
+            _correlate(dy, matrices, target, size, (1, 1), (-first_y, -first_x), (step_y, step_x))
             if target is not part:
                 part[...] = target
-    return nchw(out)
-
-
-def _swap_roles(weight: Any, groups: int) -> Any:
-    """Inputs and outputs trade places: (O, C/g, kH, kW) -> (C, O/g, kH, kW)."""
-    # (O, C/g, kH, kW) -> (g, O/g, C/g, kH, kW) -> (g, C/g, O/g, kH, kW) -> (C, O/g, kH, kW)
-    divided = weight.reshape(groups, -1, *weight.shape[1:])
-    return divided.swapaxes(1, 2).reshape(-1, len(weight) // groups, *weight.shape[2:])
-
-
-def flipped(weight: Any, before: Pair, dilation: Pair, groups: int) -> tuple[Any, Pair]:
-    """At stride 1 the gradient of x is the convolution of grad_output with these matrices and this padding ``before``."""
-    matrices = as_matrices(_swap_roles(weight, groups)[:, :, ::-1, ::-1], groups)  # (kH, g, kW·O/g, C/g)
-    top, left = ((k - 1) * d - b for k, d, b in zip(weight.shape[2:], dilation, before, strict=True))
-    return matrices, (top, left)
+    return _nchw(out)
 
 
 def _taps(phase: int, size: int, stride: int, before: int, dilation: int) -> tuple[list[int], int, int]:
@@ -117,24 +102,42 @@ def _taps(phase: int, size: int, stride: int, before: int, dilation: int) -> tup
     """
     taps = [u for u in reversed(range(size)) if (phase + before - u * dilation) % stride == 0]
     first = (phase + before - taps[0] * dilation) // stride if taps else 0
-    return taps, first, dilation // gcd(dilation, stride)
+    return taps, first, dilation // math.gcd(dilation, stride)
 
 
 @in_float32(inputs=2)
 def conv2d_weight(x: Any, grad_output: Any, kernel: Pair, stride: Pair, before: Pair, dilation: Pair, groups: int) -> Any:
     """The gradient of the weight: the products of every input window with its grad_output, summed: (O, C/groups, kH, kW)."""
-    x, dy = nhwc(x), nhwc(grad_output)  # (N, H, W, C), (N, H', W', O)
+    x, dy = _nhwc(x), _nhwc(grad_output)  # (N, H, W, C), (N, H', W', O)
     windows = Windows(x, kernel, stride, before, dilation, groups, dy.shape[1:3], dy.shape[3] // groups)
-    shares = windows.shares(windows.blocks())
-    sums = windows.zero_sums(len(shares), np.result_type(x, dy))
-
-    def add_up(number: int) -> None:
-        for _, block in shares[number]:
-            windows.add_products(block, dy[block], sums[number])
-
+    shape = (groups, dy.shape[3] // groups, kernel[0], kernel[1] * x.shape[3] // groups)  # (g, O/g, kH, kW·C/g)
+    blocks, dtype = windows.blocks(), np.result_type(x, dy)
     with one_thread:
-        parallel_blocks(add_up, range(len(shares)))
-    return from_matrices(sums.sum(axis=0), kernel)  # the shares in their order: the same bits for any number of threads
+        if math.prod(shape) > _LARGE_WEIGHT and groups == 1:  # each thread has outputs of its own, for all images
+            total = np.zeros(shape, dtype)
+
+            def add_outputs(part: slice) -> None:
+                for block in blocks:
+                    windows.add_products(block, dy[block][..., part], total[:, part])
+
+            parallel_blocks(add_outputs, _parts(shape[1], _MOST_SHARES))
+        else:
+            shares = _parts(len(blocks), _MOST_SHARES)
+            sums = np.zeros((len(shares), *shape), dtype)
+
+            def add_share(number: int) -> None:
+                for block in blocks[shares[number]]:
+                    windows.add_products(block, dy[block], sums[number])
+
+            parallel_blocks(add_share, range(len(shares)))
+            total = sums.sum(axis=0)  # in their order: the same bits for any number of threads
+    return _as_weight(total.reshape(dy.shape[3], *kernel, -1))  # (g, O/g, kH, kW·C/g) -> (O, kH, kW, C/g)
+
+
+def _parts(count: int, most: int) -> list[slice]:
+    """``range(count)`` in at most ``most`` runs of about equal length."""
+    most = min(most, count)
+    return [slice(count * i // most, count * (i + 1) // most) for i in range(most)]
 
 
 # ------------------------------------------------------------------------------------------------ the common part
@@ -192,24 +195,14 @@ class Windows:
             target[...] = total
 
     def add_products(self, block: Block, grad_output: Any, sums: Any) -> None:
-        """Add to ``sums`` (kH, g, kW·C/g, O/g) the columns of ``block`` times its ``grad_output`` (n, h, W', O)."""
+        """Add to ``sums`` (g, O/g, kH, kW·C/g) the columns of ``block`` times its ``grad_output`` (n, h, W', O)."""
         if not self.is_plain and len(grad_output) > 1:
             swapped = grad_output.swapaxes(0, 1)  # (n, h, W', O) -> (h, n, W', O), as the columns lie
             grad_output = scratch(2, swapped.shape, swapped.dtype)
             grad_output[...] = swapped
         rows = self.as_rows(grad_output)
         for u, columns in enumerate(self.columns(block)):
-            sums[u] += gram(columns, rows)
-
-    def shares(self, blocks: list[Block]) -> list[list[tuple[int, Block]]]:
-        """The blocks, numbered, in a few runs of about equal length (how many does not depend on the threads)."""
-        parts, numbered = min(_MOST_SHARES, len(blocks)), list(enumerate(blocks))
-        return [numbered[len(blocks) * i // parts : len(blocks) * (i + 1) // parts] for i in range(parts)]
-
-    def zero_sums(self, shares: int, dtype: Any) -> Any:
-        """Where :meth:`add_products` adds up a gradient of the weight for each share: (shares, kH, g, kW·C/g, O/g)."""
-        channels = self.x.shape[3] // self.groups
-        return np.zeros((shares, self.kernel[0], self.groups, self.kernel[1] * channels, self.outputs), dtype)
+            sums[:, :, u] += gram(rows, columns)  # (g, O/g, kW·C/g)
 
     def as_rows(self, part: Any) -> Any:
         """A view of a part of the output as one matrix a group: (h, n, W', O) -> (h·n·W', g, O/g) -> (g, h·n·W', O/g)."""
@@ -279,24 +272,44 @@ def _overlap(size: int, extent: int, before: int) -> tuple[slice, slice]:
     return slice(low, high), slice(low - before, high - before)
 
 
-def as_matrices(weight: Any, groups: int) -> Any:
-    """(O, C/g, kH, kW) -> (g, O/g, C/g, kH, kW) -> (kH, g, kW, C/g, O/g) -> (kH, g, kW·C/g, O/g): a matrix a kernel row."""
-    split = weight.reshape(groups, -1, *weight.shape[1:]).transpose(3, 0, 4, 2, 1)
-    return np.ascontiguousarray(split).reshape(weight.shape[2], groups, -1, len(weight) // groups)
+def _forward_matrices(weight: Any, groups: int) -> Any:
+    """(O, C/g, kH, kW) as a matrix for each kernel row: (kH, g, kW·C/g, O/g).
+
+    BLAS multiplies by a large matrix that lies the other way round as fast, so only small ones are brought into this order.
+    """
+    split = np.ascontiguousarray(weight.transpose(0, 2, 3, 1))  # (O, C/g, kH, kW) -> (O, kH, kW, C/g)
+    matrices = split.reshape(groups, -1, weight.shape[2], split[0, 0].size).transpose(2, 0, 3, 1)  # (kH, g, kW·C/g, O/g)
+    return np.ascontiguousarray(matrices) if matrices[0, 0].size < _TURNED else matrices
 
 
-def from_matrices(matrices: Any, kernel: Pair) -> Any:
-    """The inverse of :func:`as_matrices`: (kH, g, kW·C/g, O/g) -> (O, C/g, kH, kW)."""
-    split = matrices.reshape(*matrices.shape[:2], kernel[1], -1, matrices.shape[3])  # (kH, g, kW, C/g, O/g)
-    weight = split.transpose(1, 4, 3, 0, 2)  # (g, O/g, C/g, kH, kW)
-    return weight.reshape(-1, *weight.shape[2:])
+def _backward_matrices(weight: Any, taps_y: list[int], taps_x: list[int], groups: int) -> Any:
+    """These taps of (O, C/g, kH, kW) as a matrix for each kernel row, from outputs to inputs: (kH', g, kW'·O/g, C/g)."""
+    split = weight.reshape(groups, -1, *weight.shape[1:]).transpose(3, 0, 4, 1, 2)  # (kH, g, kW, O/g, C/g)
+    matrices = np.empty((len(taps_y), groups, len(taps_x), *split.shape[3:]), weight.dtype)
+    for i, u in enumerate(taps_y):
+        for j, v in enumerate(taps_x):
+            matrices[i, :, j] = split[u, :, v]
+    return matrices.reshape(len(taps_y), groups, -1, split.shape[4])
 
 
-def nhwc(x: Any) -> Any:
+def _as_weight(memory: Any) -> Any:
+    """(O, kH, kW, C/g) -> (O, C/g, kH, kW) without gaps, tap by tap, since NumPy's own order of loops is slow here."""
+    weight = np.empty((len(memory), memory.shape[3], *memory.shape[1:3]), memory.dtype)
+
+    def fill(part: slice) -> None:
+        for u in range(memory.shape[1]):
+            for v in range(memory.shape[2]):
+                weight[part, :, u, v] = memory[part, u, v]
+
+    parallel_blocks(fill, _parts(len(memory), _MOST_SHARES) if memory.size > _LARGE_WEIGHT else [slice(None)])
+    return weight
+
+
+def _nhwc(x: Any) -> Any:
     """(N, C, H, W) -> (N, H, W, C), contiguous; no copy if the memory is channels-last already."""
     return np.ascontiguousarray(x.transpose(0, 2, 3, 1))
 
 
-def nchw(x: Any) -> Any:
+def _nchw(x: Any) -> Any:
     """(N, H, W, C) -> (N, C, H, W), a view."""
     return x.transpose(0, 3, 1, 2)

@@ -6,17 +6,33 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-__all__ = ["clip_by_norm", "fused_update", "gradient_norm"]
+from minires.kernels.cpu.threads import parallel_blocks, scratch
+
+__all__ = ["clip_by_norm", "for_blocks", "fused_update", "gradient_norm"]
 
 
 def fused_update(rule: str, data: Any, state: dict[str, Any], starts: Sequence[int], ends: Sequence[int]) -> Any:
     """None: on the CPU the rule itself runs, block by block."""
     return None
+
+
+def for_blocks(work: Callable[[int, int, Any, Any], None], spans: Sequence[tuple[int, int]], dtype: Any, many: bool) -> None:
+    """Call ``work(start, stop, a, b)`` for all ``spans``, with two arrays to overwrite; if ``many``, on all threads."""
+
+    def run(span: tuple[int, int]) -> None:
+        start, stop = span
+        work(start, stop, scratch(0, (stop - start,), dtype), scratch(1, (stop - start,), dtype))
+
+    if many:
+        parallel_blocks(run, spans)
+    else:
+        for span in spans:
+            run(span)
 
 
 def gradient_norm(gradients: Sequence[Any], p: float) -> Any:

@@ -19,6 +19,7 @@ from minires.kernels.cuda.norm import batch_norm as batch_norm
 from minires.kernels.cuda.norm import batch_norm_backward as batch_norm_backward
 from minires.kernels.cuda.norm import batch_statistics as batch_statistics
 from minires.kernels.cuda.optim import clip_by_norm as clip_by_norm
+from minires.kernels.cuda.optim import for_blocks as for_blocks
 from minires.kernels.cuda.optim import fused_update as fused_update
 from minires.kernels.cuda.optim import gradient_norm as gradient_norm
 from minires.kernels.cuda.pool import max_pool as max_pool

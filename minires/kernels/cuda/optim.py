@@ -9,16 +9,16 @@ same each time and may be captured in a CUDA graph.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from minires.device import array_module
+from minires.device import array_module, cupy
 from minires.kernels.cuda.build import launch
 from minires.modes import state as mode
 
-__all__ = ["FusedUpdate", "clip_by_norm", "fused_update", "gradient_norm"]
+__all__ = ["FusedUpdate", "clip_by_norm", "for_blocks", "fused_update", "gradient_norm"]
 
 POINTERS = 480  # addresses in one launch: its arguments may take 4 KiB
 TENSORS = 240  # the same with a size for each
@@ -28,6 +28,12 @@ BLOCKS = 64  # at most for each tensor of a norm
 
 _GRADIENTS = np.dtype([("at", np.uint64, (POINTERS,))])
 _TENSORS = np.dtype([("at", np.uint64, (TENSORS,)), ("size", np.int64, (TENSORS,))])
+
+
+def for_blocks(work: Callable[[int, int, Any, Any], None], spans: Sequence[tuple[int, int]], dtype: Any, many: bool) -> None:
+    """Call ``work(start, stop, a, b)`` for all ``spans``, with two arrays to overwrite (for rules without a kernel)."""
+    for start, stop in spans:
+        work(start, stop, cupy().empty(stop - start, dtype), cupy().empty(stop - start, dtype))
 
 
 def fused_update(
