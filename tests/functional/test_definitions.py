@@ -144,9 +144,10 @@ def run_batch_norm(
     return leaves, out, upstream, mr.grad(out, leaves, upstream, retain_graph=True)
 
 
-@pytest.mark.parametrize("kind", ["any", "knee nearby", "far from 0"])
 @pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize("relu", [True, False])
+@pytest.mark.parametrize(
+    ("relu", "kind"), [(True, "any"), (True, "knee nearby"), (True, "far from 0"), (False, "any"), (False, "far from 0")]
+)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_blocks_and_threads_change_nothing(
     shape: tuple[int, ...], relu: bool, training: bool, kind: str, with_threads: int, small_blocks: None

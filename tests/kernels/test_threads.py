@@ -89,8 +89,8 @@ def test_blas_gets_its_threads_back():
     assert count() == before
 
 
-@pytest.mark.parametrize("rows", [0, 1, 15, 16, 500, 1025])
-@pytest.mark.parametrize(("inner", "columns"), [(1, 1), (16, 64), (64, 16), (100, 30), (1, 2000)])
+@pytest.mark.parametrize("rows", [0, 1, 16, 17, 1025])
+@pytest.mark.parametrize(("inner", "columns"), [(1, 1), (16, 64), (64, 16), (100, 30)])
 @pytest.mark.parametrize("stack", [(), (3,), (2, 1)])
 def test_tall_products_in_pieces(rows, inner, columns, stack, monkeypatch):
     rng = np.random.default_rng(0)
