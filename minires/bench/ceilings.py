@@ -12,6 +12,7 @@ import numpy as np
 
 from minires.bench.networks import Precision
 from minires.bench.rounds import Spread
+from minires.kernels.cpu.threads import get_num_threads, parallel_blocks
 from minires.precision import bfloat16
 
 __all__ = ["Ceilings", "Stopwatch", "WallStopwatch", "measure"]
@@ -67,7 +68,7 @@ class Ceilings:
 def measure(
     xp: Any, watch: Any, kinds: Sequence[Precision], copy_bytes: int, side: int, repeats: int, rounds: int
 ) -> Ceilings:
-    """Copy ``copy_bytes`` from one array to another, and multiply square matrices of ``side``."""
+    """Copy ``copy_bytes`` from one array to another, and multiply square matrices of ``side``; a CPU with all threads."""
     from minires.kernels import of as kernels_of
 
     copy = _time_copy(xp, watch, copy_bytes, repeats, rounds)
@@ -87,10 +88,15 @@ def measure(
 def _time_copy(xp: Any, watch: Any, size: int, repeats: int, rounds: int) -> float:
     source, target = xp.zeros(size // 4, np.float32), xp.zeros(size // 4, np.float32)
 
-    def copy() -> None:
-        target[...] = source
+    def copy(part: slice = slice(None)) -> None:
+        target[part] = source[part]
 
-    return _best(watch, copy, repeats, rounds)
+    if xp is not np:
+        return _best(watch, copy, repeats, rounds)
+    source.fill(1)  # zeros that nobody wrote are all one page
+    count = get_num_threads()  # one core alone does not keep the memory busy
+    parts = [slice(source.size * i // count, source.size * (i + 1) // count) for i in range(count)]
+    return _best(watch, lambda: parallel_blocks(copy, parts), repeats, rounds)
 
 
 def _best(watch: Any, work: Callable[[], Any], repeats: int, rounds: int) -> float:

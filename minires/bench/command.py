@@ -11,42 +11,47 @@ import datetime
 import gc
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from importlib.util import find_spec
+from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
-from minires.bench import ceilings, kernels, networks, report
+from minires.bench import ceilings, cpu_parts, kernels, networks, report
+from minires.bench.groups import EAGER, Maker, add_limits, count_work, line, measure_group
 from minires.bench.networks import Network, Precision
 from minires.bench.ours import CpuSide, CudaSide
 from minires.bench.record import taking_stock
-from minires.bench.rounds import Budget, Plan, Side, Spread, Turns, losses_agree, take_turns
+from minires.bench.rounds import Budget, Plan, Side, losses_agree
 from minires.device import check, cupy, parse
 
 __all__ = ["Bench", "run"]
 
 #: Seconds for everything, unless told. A GPU's run stays under ten minutes with what cannot be stopped in between.
-_SECONDS, _QUICK_SECONDS = 510.0, 150.0
+_SECONDS, _QUICK_SECONDS = {"cuda": 510.0, "cpu": 1200.0}, 150.0
 
-#: Shares of the time: the kernel table may take so much of what is left when it begins.
-_KERNEL_SHARE = 0.15
+#: Shares of the time: the kernel table, and on the CPU the single ops, may take so much of what is left when they begin.
+_KERNEL_SHARE, _OPS_SHARE = 0.15, 0.4
 
 #: Compiling takes PyTorch a minute or so for each network and precision: so only this precision is compiled, and only if so
 #: many seconds are left beside those that each comparison needs.
 _COMPILED, _COMPILE_SECONDS, _GROUP_SECONDS = "tf32", 100.0, 25.0
 
-Maker = Callable[[], Side]
-
 
 def run(options: argparse.Namespace) -> int:
-    """Measure; returns 1 if a comparison failed."""
+    """Measure (or read what was measured), print, write, draw; returns 1 if a comparison failed."""
+    if options.read:
+        cpu_parts.draw(cpu_parts.read(options.read), options.plot)
+        return 0
     kind, _ = parse(options.device)
     check(options.device)
     chosen = _chosen(networks.of_device(kind, options.quick and not options.networks), options.networks)
-    seconds = options.seconds or (_QUICK_SECONDS if options.quick else _SECONDS)
+    seconds = options.seconds or (_QUICK_SECONDS if options.quick else _SECONDS[kind])
     bench = Bench(options.device, kind, _plan(kind, options.quick), Budget(seconds), options.only, options.quick)
+    bench.peers, bench.peer_paths = options.peers, dict(options.peer_path)
     if kind == "cuda":
         with cupy().cuda.Device(parse(options.device)[1]):
             bench.measure(chosen)
@@ -55,7 +60,9 @@ def run(options: argparse.Namespace) -> int:
     if options.json is not None:
         options.json.write_text(report.as_json(bench.found), encoding="utf-8")
         print(f"\nwritten to {options.json}")
-    return int(any(group.get("error") for group in bench.found["steps"]))
+    if options.plot is not None:
+        cpu_parts.draw(bench.found, options.plot)
+    return int(cpu_parts.has_failed(bench.found))
 
 
 def _chosen(known: Sequence[Network], names: Sequence[str] | None) -> list[Network]:
@@ -76,7 +83,12 @@ class Bench:
 
     Attributes:
         found: everything, as it is written to the JSON file.
+        peers: names of the frameworks that single ops are compared with; None: all that are there.
+        peer_paths: name → where one lies that is not installed.
     """
+
+    peers: Sequence[str] | None = None
+    peer_paths: Mapping[str, Path] = MappingProxyType({})
 
     def __init__(
         self, device: str, kind: str, plan: Plan, budget: Budget, only: str | None = None, quick: bool = False
@@ -94,14 +106,20 @@ class Bench:
         print("\n".join(f"{name:<16}  {value}" for name, value in self.found["machine"].items()))
         if not self._has_torch:
             print("PyTorch is not installed, so minires is measured alone (pip install torch)")
-        if self._only in (None, "ceilings", "kernels"):
+        on_cpu = self._kind == "cpu"
+        if self._only in (None, "ceilings", "kernels") or (on_cpu and self._only in ("steps", "inference")):
             self._measure_ceilings()
-        if self._only in (None, "kernels") and self._kind == "cuda":
+        if self._only in (None, "kernels") and not on_cpu:
             for i, network in enumerate(chosen):
                 parts = (len(chosen) - i) / (_KERNEL_SHARE if self._only is None else 1)
                 self._measure_kernels(network, Budget(self._budget.left / parts))
+        if on_cpu and self._only in (None, "ops"):
+            share = Budget(self._budget.left * (_OPS_SHARE if self._only is None else 1))
+            self.found["ops"] = cpu_parts.measure_ops(self.peers, self.peer_paths, share)
         if self._only in (None, "steps"):
             self._measure_steps(chosen)
+        if on_cpu:
+            self._measure_on_cpu(chosen)
         self.found["seconds"] = round(time.perf_counter() - self._started, 1)
         print(f"\n{self.found['seconds']:.0f} s in all")
 
@@ -129,8 +147,8 @@ class Bench:
             with precision.chosen():
                 rows = kernels.measure(stock.entries, cupy(), budget)
         except Exception as error:
-            self.found["kernels"][network.name] = {"error": _line(error)}
-            print(f"\n{title}\n  not measured: {_line(error)}")
+            self.found["kernels"][network.name] = {"error": line(error)}
+            print(f"\n{title}\n  not measured: {line(error)}")
             return
         del side, stock
         self._release()
@@ -143,11 +161,28 @@ class Bench:
 
     def _measure_steps(self, chosen: Sequence[Network]) -> None:
         groups = [(network, precision) for network in chosen for precision in networks.precisions(self._kind)]
+        after = len(chosen) if self._kind == "cpu" and self._only is None else 0  # inference needs time as well
         for i, (network, precision) in enumerate(groups):
-            found = self._measure_group(network, precision, len(groups) - i)
+            found = self._measure_group(network, precision, len(groups) - i + after)
+            if self._kind == "cpu":
+                add_limits(found, count_work(network, train=True), self.found["ceilings"])
             self.found["steps"].append(found)
             self._release()
             print("\n" + report.group(found))
+
+    def _measure_on_cpu(self, chosen: Sequence[Network]) -> None:
+        """What is measured on the CPU only."""
+        if self._only in (None, "inference"):
+            self.found["inference"] = []
+            for i, network in enumerate(chosen):
+                budget = self._budget.share(len(chosen) - i)
+                found = cpu_parts.measure_inference(network, self._plan, budget, self._has_torch, self.found["ceilings"])
+                self.found["inference"].append(found)
+                self._release()
+        if self._only in (None, "memory"):
+            self.found["memory"] = cpu_parts.measure_memory(chosen, self._has_torch)
+        if self._only == "scaling":
+            self.found["scaling"] = cpu_parts.measure_scaling(self._plan, self._budget, self._quick)
 
     def _release(self) -> None:
         """Give the device's memory back, so that the next one finds all of it."""
@@ -163,30 +198,16 @@ class Bench:
         """All sides on one network; ``left`` comparisons share the time, this one included."""
         found: dict[str, Any] = {
             "network": network.name, "title": network.title, "precision": precision.name, "batch_size": network.batch_size,
-            "rows": [], "losses": {}, "cut": "", "verdict": None, "error": "",
+            "losses": {},
         }  # fmt: skip
-        sides = []
-        for name, make in self._makers(network, precision, left):
-            try:
-                side = make()
-                found["losses"][side.name] = side.losses(self._plan.losses)
-                side.finish_setup()
-                sides.append(side)
-            except Exception as error:  # out of memory, no compiler: the others can still be compared
-                found["rows"].append({"name": name, "note": _line(error)})
-        found["error"] = losses_agree(found["losses"], precision.tolerance)
-        if found["error"] or not sides:
-            found["error"] = found["error"] or "no side could be set up: " + "; ".join(row["note"] for row in found["rows"])
-            return found
-        turns = take_turns(sides, self._plan, self._budget.share(left))
-        best = turns.best(_eager())
-        found["rows"] = [_row(side, turns, sides[0].name) for side in sides] + found["rows"]
-        found["rounds"], found["cut"], found["best_peer"] = turns.rounds, turns.cut, best
-        if best is not None:
-            ratio = turns.ratio(sides[0].name, best)
-            found["ratio"] = ratio
-            found["verdict"] = f"{sides[0].name} takes {ratio:.2f} × the time of {best}, the faster eager one"
-        return found
+
+        def probe(side: Side) -> list[float]:
+            found["losses"][side.name] = side.losses(self._plan.losses)
+            return list(found["losses"][side.name])
+
+        makers = self._makers(network, precision, left)
+        budget = self._budget.share(left)
+        return measure_group(found, makers, self._plan, budget, probe, lambda all_: losses_agree(all_, precision.tolerance))
 
     def _makers(self, network: Network, precision: Precision, left: int) -> list[tuple[str, Maker]]:
         """How each side is made, ours first."""
@@ -200,7 +221,7 @@ class Bench:
             ]
         if not self._has_torch:
             return makers
-        from minires.bench.torch_side import EAGER, TorchSide
+        from minires.bench.torch_side import TorchSide
 
         for name, layout in zip(EAGER, ("NCHW", "channels_last"), strict=True):
             makers.append((name, lambda layout=layout: TorchSide(network, precision, device, layout)))  # type: ignore[misc]
@@ -222,22 +243,3 @@ class Bench:
 #: bytes to copy, side of the matrices, repeats between two events, rounds
 _CUDA_SIZES = (1 << 30, 8192, 10, 10)
 _CPU_SIZES = (1 << 26, 1024, 2, 10)
-
-
-def _eager() -> tuple[str, ...]:
-    """The names of the sides that ratios are taken to (as in torch_side.py, which may not be importable)."""
-    return ("torch, NCHW", "torch, channels_last")
-
-
-def _row(side: Side, turns: Turns, ours: str) -> dict[str, Any]:
-    spread = Spread.of(turns.seconds[side.name])
-    return {
-        "name": side.name, "note": side.note, "median": spread.median, "quartiles": [spread.low, spread.high],
-        "range": [spread.fastest, spread.slowest], "seconds": turns.seconds[side.name],
-        "ratio": None if side.name == ours else turns.ratio(ours, side.name),
-        "kernels": side.kernels, "bytes_held": side.bytes_held,
-    }  # fmt: skip
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

@@ -103,6 +103,15 @@ def _norm(relu: int) -> Formula:
     )
 
 
+#: For each number of the new state: two sigmoids of a sum (5 each), r·h + i and its tanh (3), n + z·(h - n) (3); back too.
+_GATES = 16
+
+
+def _recurrence(call: Call, products: int) -> int:
+    """A product with w_hh (3·H, H) in each step, so many times, and the gates."""
+    return call.size("y") * (products * 6 * int(call.shapes["w_hh"][1]) + _GATES)
+
+
 #: Ops whose operations are counted. Biases are not, as in :func:`minires.nn.summary`.
 OPERATIONS: dict[str, Formula] = {
     # 2·N·O·H'·W'·(C/groups)·kH·kW, also where the image ends
@@ -116,6 +125,8 @@ OPERATIONS: dict[str, Formula] = {
     "batch_norm_relu": _norm(1),
     "max_pool2d": (_window, lambda c: c.size("y")),  # back: an addition where each maximum was
     "resample": (_resample, _resample),
+    "gru_gates": _each(_GATES, _GATES),
+    "gru_sequence": (lambda c: _recurrence(c, 1), lambda c: _recurrence(c, 1 + bool(c.wanted.get("w_hh")))),
     "softmax": _each(5, 4),  # the maximum, -, exp, Σ, /; back: ·, Σ, -, ·
     "log_softmax": _each(5, 4),
     "standardize": _each(6, 9),

@@ -70,7 +70,9 @@ def of_device(kind: str, quick: bool) -> list[Network]:
     else:
         size = 16 if quick else 64
         digits = Network("digits", f"digits, batch {size}", models.small_attention, size, (1, 29, 29), 10)
-        networks = [digits, _cifar(64)]
+        wide = Network("wide", "CIFAR Attention-56, wide, batch 32", models.wide_attention, 32, (3, 32, 32), 10)
+        large = Network("imagenet", "ImageNet Attention-56, batch 4", models.attention56, 4, (3, 224, 224), 1000)
+        networks = [digits, _cifar(64), wide, large]
     return networks[:1] if quick else networks
 
 

@@ -14,13 +14,17 @@ from minires import optim
 from minires.bench.networks import Batch, Network, Precision
 from minires.bench.rounds import Side
 from minires.device import cupy
+from minires.modes import no_grad
 from minires.tensor import Tensor
 from minires.training.graph import GraphStep
 
-__all__ = ["OPTIONS", "CpuSide", "CudaSide", "count_nodes"]
+__all__ = ["OPTIONS", "WARM_STATISTICS", "CpuInference", "CpuSide", "CudaSide", "count_nodes"]
 
 #: Of both sides' SGD. A small learning rate: rounding differs, and with a large one the losses soon would too.
 OPTIONS: dict[str, Any] = {"lr": 1e-3, "momentum": 0.9, "nesterov": True, "weight_decay": 1e-4}
+
+#: Batches that a network sees in training mode before it is measured in evaluation mode: its norms then know something.
+WARM_STATISTICS = 2
 
 
 class CpuSide(Side):
@@ -56,6 +60,38 @@ class CpuSide(Side):
             for _ in range(steps):
                 self._step()
             return time.perf_counter() - start
+
+
+class CpuInference(Side):
+    """Looking at batches on the CPU, in evaluation mode and under no_grad."""
+
+    name = "minires"
+
+    def __init__(self, network: Network) -> None:
+        self._model, self._batches = network.model(), [images for images, _ in network.batches()]
+        self._done = 0
+        with no_grad():
+            for images in self._batches[:WARM_STATISTICS]:
+                self._model(mr.from_numpy(images))
+        self._model.eval()
+
+    def losses(self, count: int) -> list[float]:
+        """There are none; see ``outputs``."""
+        raise NotImplementedError
+
+    def outputs(self) -> np.ndarray[Any, Any]:
+        """(N, classes) of the first batch."""
+        with no_grad():
+            return np.array(self._model(mr.from_numpy(self._batches[0])).numpy())
+
+    def time(self, steps: int) -> float:
+        """See :class:`Side`."""
+        start = time.perf_counter()
+        with no_grad():
+            for _ in range(steps):
+                self._model(mr.from_numpy(self._batches[self._done % len(self._batches)]))
+                self._done += 1
+        return time.perf_counter() - start
 
 
 class CudaSide(Side):

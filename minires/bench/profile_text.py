@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from minires.bench.report import _align
+from minires.bench.report import align
 
 if TYPE_CHECKING:
     from minires.bench.profiling import ModuleRow, Profile, Row
@@ -84,7 +84,7 @@ def _ops(found: Profile, sort: str, limit: int) -> str:
         rest += [_milliseconds(sum(row.seconds for row in left)), _percent(sum(row.share for row in left)), "", "", ""]
         cells.append([*rest, _megabytes(sum(row.kept for row in left))])
     cells.append(["together", "", _count(calls), _milliseconds(total), _percent(share), "", "", "", _megabytes(kept)])
-    return _align(cells, left=2)
+    return align(cells, left=2)
 
 
 def _modules(found: Profile, sort: str, depth: int | None, limit: int) -> str:
@@ -98,7 +98,7 @@ def _modules(found: Profile, sort: str, depth: int | None, limit: int) -> str:
         name = row.path[0] if row.path == ("(outside)",) else name
         times = [_milliseconds(row.forward), _milliseconds(row.backward)]
         cells.append([name, row.kind if row.path else "", _count(row.calls), *times, *_common(found, row)])
-    table = _align(cells, left=2)
+    table = align(cells, left=2)
     hidden, deeper = len(known) - len(largest), len(found.modules) - len(known)
     more = [f"{hidden} smaller ones"] * bool(hidden) + [f"{deeper} deeper ones"] * bool(deeper)
     return table + (f"\n  and {' and '.join(more)}" if more else "")

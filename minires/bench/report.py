@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import importlib
 import json
+import platform
 from collections.abc import Sequence
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from minires.doctor import report as doctor
 
-__all__ = ["as_json", "ceilings", "group", "kernels", "machine"]
+__all__ = ["align", "as_json", "ceilings", "group", "kernels", "machine"]
 
 Table = Sequence[Sequence[str]]
 
@@ -20,15 +22,26 @@ def machine(device: str) -> dict[str, Any]:
     facts = dict(line.split("  ", 1) for line in doctor().splitlines() if "  " in line)
     found = {name.strip(): value.strip() for name, value in facts.items()}
     found.pop("to do", None)
+    found["processor"] = _processor()
     return found | {"device": device} | _torch()
+
+
+def _processor() -> str:
+    """What it calls itself."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
 def _torch() -> dict[str, str]:
     if find_spec("torch") is None:
         return {"torch": "not installed"}
     torch: Any = importlib.import_module("torch")
+    threads = {"torch threads": str(torch.get_num_threads())}
     cudnn = torch.backends.cudnn.version() if torch.backends.cudnn.is_available() else None
-    return {"torch": str(torch.__version__)} | ({"cudnn": str(cudnn)} if cudnn else {})
+    return {"torch": str(torch.__version__)} | threads | ({"cudnn": str(cudnn)} if cudnn else {})
 
 
 def ceilings(found: dict[str, Any]) -> str:
@@ -43,7 +56,8 @@ def group(found: dict[str, Any]) -> str:
     title = f"{found['title']}, {found['precision']}"
     if found.get("error"):
         return f"{title}\n  not measured: {found['error']}"
-    rows: list[list[str]] = [["", "ms a step", "quartiles", "images/s", "ours / this", "kernels", "MiB held"]]
+    head = ["quartiles", "images/s", "ours / this", "of product", "of copy", "kernels", "MiB held"]
+    rows: list[list[str]] = [["", found.get("unit", "ms a step"), *head]]
     for row in found["rows"]:
         if "median" not in row:
             rows.append([row["name"], f"not measured: {row['note']}"])
@@ -52,15 +66,18 @@ def group(found: dict[str, Any]) -> str:
         rows.append([
             row["name"], f"{1e3 * row['median']:.2f}", f"{1e3 * low:.2f} to {1e3 * high:.2f}",
             f"{found['batch_size'] / row['median']:,.0f}", "" if row["ratio"] is None else f"{row['ratio']:.2f}",
+            _percent(row.get("of_product")), _percent(row.get("of_copy")),
             _or_dash(row["kernels"]), _mebibytes(row["bytes_held"]),
         ])  # fmt: skip
-    lines = [title, _align(rows)]
+    lines = [title, align(rows)]
     lines += [f"  {row['name']}: {row['note']}" for row in found["rows"] if row["note"] and "median" in row]
     if found["cut"]:
         lines.append(f"  {found['cut']}")
     restless = [row["name"] for row in found["rows"] if "median" in row and _scatters(row)]
     if restless:
         lines.append(f"  not to be relied on, is something else running here? Times scatter widely: {'; '.join(restless)}")
+    if "flops" in found:
+        lines.append(f"  shares of the ceilings: {found['flops'] / 1e9:.1f} GFLOP, {found['bytes'] / 1e9:.2f} GB by formula")
     if found["verdict"] is not None:
         lines.append(f"  {found['verdict']}")
     return "\n".join(lines)
@@ -82,7 +99,7 @@ def kernels(found: Sequence[dict[str, Any]], copy: float | None, top: int = 40) 
             f"{bandwidth / 1e9:,.0f}", f"{100 * bandwidth / copy:.0f} %" if copy else "-",
             f"{row['flops'] / seconds / 1e12:.2f}",
         ])  # fmt: skip
-    lines = [_align(rows, left=2)]
+    lines = [align(rows, left=2)]
     notes = dict.fromkeys(f"  {row['name']}: {row['note']}" for row in shown if row["note"])
     lines += list(notes)[:10]
     if len(shown) > top:
@@ -107,11 +124,15 @@ def _or_dash(value: Any) -> str:
     return "-" if value is None else str(value)
 
 
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.0f} %"
+
+
 def _mebibytes(value: Any) -> str:
     return "-" if value is None else f"{value / 2**20:,.0f}"
 
 
-def _align(rows: Table, left: int = 1) -> str:
+def align(rows: Table, left: int = 1) -> str:
     """Columns under each other; the first ones to the left, numbers to the right. A row of two cells is a sentence."""
     full = [row for row in rows if len(row) > 2]
     known = [i for i, _ in enumerate(full[0]) if i < left or any(row[i] not in ("", "-") for row in full[1:])]

@@ -11,15 +11,13 @@ from typing import Any
 
 import torch
 
+from minires.bench.groups import EAGER
 from minires.bench.networks import Network, Precision
-from minires.bench.ours import OPTIONS, count_nodes
+from minires.bench.ours import OPTIONS, WARM_STATISTICS, count_nodes
 from minires.bench.peer import twin_of
 from minires.bench.rounds import Side
 
-__all__ = ["EAGER", "TorchSide", "settle"]
-
-#: The sides that ratios are taken to.
-EAGER = ("torch, NCHW", "torch, channels_last")
+__all__ = ["EAGER", "TorchInference", "TorchSide", "settle"]
 
 _WARM_UP = 3  # ordinary steps before a capture, on its stream, as PyTorch's documentation asks for
 
@@ -145,3 +143,41 @@ class TorchSide(Side):
         self.bytes_held = torch.cuda.memory_reserved(self._device) - self._before
         if self._graph is not None and hasattr(self._graph, "raw_cuda_graph"):
             self.kernels = count_nodes(int(self._graph.raw_cuda_graph()))
+
+
+class TorchInference(Side):
+    """Looking at batches on the CPU, in evaluation mode and under no_grad.
+
+    Args:
+        network: what looks at them; from the same weights as ours.
+        layout: "NCHW" or "channels_last".
+    """
+
+    def __init__(self, network: Network, layout: str) -> None:
+        self.name = f"torch, {layout}"
+        form = torch.channels_last if layout == "channels_last" else torch.contiguous_format
+        self._model = twin_of(network.model()).to(memory_format=form)
+        self._batches = [torch.from_numpy(images).to(memory_format=form) for images, _ in network.batches()]
+        self._done = 0
+        with torch.no_grad():
+            for images in self._batches[:WARM_STATISTICS]:
+                self._model(images)
+        self._model.eval()
+
+    def losses(self, count: int) -> list[float]:
+        """There are none; see ``outputs``."""
+        raise NotImplementedError
+
+    def outputs(self) -> Any:
+        """(N, classes) of the first batch, a NumPy array."""
+        with torch.no_grad():
+            return self._model(self._batches[0]).numpy()
+
+    def time(self, steps: int) -> float:
+        """See :class:`Side`."""
+        begin = time.perf_counter()
+        with torch.no_grad():
+            for _ in range(steps):
+                self._model(self._batches[self._done % len(self._batches)])
+                self._done += 1
+        return time.perf_counter() - begin

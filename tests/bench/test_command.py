@@ -7,7 +7,8 @@ import json
 import pytest
 
 from minires import cli, models
-from minires.bench import command, networks
+from minires.bench import cases, command, memory, networks, options, peers, scaling
+from minires.bench.cases import Case
 from minires.bench.networks import Network
 
 
@@ -17,6 +18,13 @@ def little(monkeypatch):
     monkeypatch.setattr(networks, "of_device", lambda kind, quick: [tiny])
     monkeypatch.setattr(command, "_CPU_SIZES", (1 << 16, 32, 1, 2))
     monkeypatch.setattr(command, "find_spec", lambda name: None)  # PyTorch is measured by hand only
+    monkeypatch.setattr(peers, "NAMES", ("minires",))
+    pool = Case("avgpool", "average pooling", "avg_pool2d", ((2, 3, 8, 8),), {"size": 2})
+    monkeypatch.setattr(cases, "cases", lambda: (pool,))
+    peak = {"before": 1 << 20, "peak": 1 << 21, "method": "guessing"}
+    monkeypatch.setattr(memory, "_in_process", lambda side, network: peak)
+    sweep = scaling.Sweep("batch", "tiny by batch", "images", {2: tiny, 3: tiny, 4: tiny})
+    monkeypatch.setattr(scaling, "sweeps", lambda quick: [sweep])
 
 
 def test_a_run_prints_and_writes_everything(capsys, tmp_path):
@@ -28,8 +36,19 @@ def test_a_run_prints_and_writes_everything(capsys, tmp_path):
     assert len(group["rows"][0]["seconds"]) == 5
     assert found["ceilings"]["copy"] > 0
     assert found["machine"]["numpy"]
+    assert group["flops"] > 0
+    assert 0 < group["rows"][0]["of_product"] < 1
+    (group,) = found["inference"]
+    assert group["rows"][0]["of_copy"] > 0
+    assert found["ops"]["cases"][0]["rows"][0]["backward"]["median"] > 0
+    assert found["memory"][0]["rows"] == [
+        {"name": "minires", "ratio": None, "before": 1 << 20, "peak": 1 << 21, "method": "guessing"}
+    ]
+    assert "scaling" not in found
     text = capsys.readouterr().out
     assert "PyTorch is not installed, so minires is measured alone" in text
+    assert "average pooling             forward" in text
+    assert "measured by guessing" in text
     assert "tiny, batch 2, fp32" in text
     assert "kernels" not in text  # a column without any number
 
@@ -41,9 +60,27 @@ def test_one_part_alone(capsys):
     assert "ms a step" not in text
 
 
+def test_scaling_is_written_read_and_drawn(capsys, tmp_path):
+    written, picture = tmp_path / "found.json", tmp_path / "chart.png"
+    assert cli.main(["bench", "--only", "scaling", "--quick", "--json", str(written)]) == 0
+    (sweep,) = json.loads(written.read_text())["scaling"]
+    assert [point["x"] for point in sweep["points"]] == [2, 3, 4]
+    assert "no point is further from it than" in capsys.readouterr().out
+    assert cli.main(["bench", "--read", str(written), "--plot", str(picture)]) == 0
+    assert not picture.exists()  # no ratio was measured
+    assert (tmp_path / "chart-scaling.png").stat().st_size > 1000
+
+
+def test_the_parser_knows_the_peers():
+    assert ("minires", *options.PEERS) == tuple(peers._CLASSES)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["--peer-path", "dezero"], "expected NAME=DIR with one of torch, "),
+        (["--peer-path", "dezero=/nowhere"], "/nowhere is no directory"),
+        (["--read", "/nowhere.json"], "/nowhere.json: cannot be read"),
         (["--networks", "nobody"], "minires bench: --networks: 'nobody' is not one of tiny"),
         (["--device", "gpu"], "minires bench: device: expected 'cpu', 'cuda' or 'cuda:N', got 'gpu'"),
         (["--seconds", "soon"], "expected a number above 0, got 'soon'"),
