@@ -2,7 +2,7 @@
 
 ``Digits``, ``ClutteredDigits`` and ``photograph`` come with the package; ``CIFAR10``, ``CIFAR100`` and ``ImageFolder``
 read files. A ``DataLoader`` makes batches of any of them. Importing this needs NumPy only: Pillow is loaded when the
-first picture is read.
+first picture is read. Sentences come from ``minires.data.numerals``, numbers written out in English and in Chinese.
 """
 
 from __future__ import annotations
@@ -13,8 +13,10 @@ from minires.data.dataset import Dataset, ImageDataset, Subset, TensorDataset, r
 from minires.data.digits import Digits
 from minires.data.image_folder import ImageFolder, read_image, resize
 from minires.data.loader import DataLoader
+from minires.data.numerals import from_chinese, from_english, to_chinese, to_english
 from minires.data.photograph import photograph
 from minires.data.resident import ResidentLoader
+from minires.data.sentences import UnknownWordError, Vocabulary
 from minires.data.transforms import Compose, Cutout, Normalize, PadCrop, RandomHorizontalFlip, ToFloat
 
 __all__ = [
@@ -35,8 +37,14 @@ __all__ = [
     "Subset",
     "TensorDataset",
     "ToFloat",
+    "UnknownWordError",
+    "Vocabulary",
+    "from_chinese",
+    "from_english",
     "photograph",
     "random_split",
     "read_image",
     "resize",
+    "to_chinese",
+    "to_english",
 ]

@@ -12,6 +12,7 @@ from minires.functional.linear import *  # noqa: F403
 from minires.functional.loss import *  # noqa: F403
 from minires.functional.normalization import *  # noqa: F403
 from minires.functional.pooling import *  # noqa: F403
+from minires.functional.recurrent import *  # noqa: F403
 from minires.functional.reduction import *  # noqa: F403
 from minires.functional.sequence import *  # noqa: F403
 from minires.functional.shaping import *  # noqa: F403

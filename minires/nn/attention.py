@@ -77,10 +77,14 @@ class Resize(Module):
         return f"mode={self.mode!r}"
 
 
-def _mask_head(channels: int) -> Sequential:
-    """BN, ReLU, conv 1×1, BN, ReLU, conv 1×1: the scores z from which an activation makes the mask."""
+def _mask_head(channels: int, unit: UnitFactory) -> Sequential:
+    """BN, ReLU, conv 1×1, BN, ReLU, conv 1×1: the scores z from which an activation makes the mask.
+
+    Without the first BN and ReLU if the units end in a ReLU.
+    """
+    first = () if getattr(unit, "activated", False) else (BatchNormReLU(channels),)
     return Sequential(
-        BatchNormReLU(channels), Conv2d(channels, channels, 1, bias=False),
+        *first, Conv2d(channels, channels, 1, bias=False),
         BatchNormReLU(channels), Conv2d(channels, channels, 1, bias=False),
     )  # fmt: skip
 
@@ -123,7 +127,7 @@ class SoftMask(Module):
             self.add_module(f"up{k}", units(unit, channels, r))
         if depth:
             self.resize0 = Resize(channels, upsample)
-        self.head = _mask_head(channels)
+        self.head = _mask_head(channels, unit)
 
     def forward(self, input: Tensor, scores: bool = False) -> Tensor:
         """(N, C, H, W) → the mask (N, C, H, W), or with ``scores`` what the activation would make a mask of."""
@@ -162,7 +166,7 @@ class LocalMask(Module):
         _choose("LocalMask", "activation", activation, ACTIVATIONS)
         self.activation = activation
         self.units = units(unit, channels, 3)
-        self.head = _mask_head(channels)
+        self.head = _mask_head(channels, unit)
 
     def forward(self, input: Tensor, scores: bool = False) -> Tensor:
         """(N, C, H, W) → the mask (N, C, H, W), or with ``scores`` what the activation would make a mask of."""

@@ -21,14 +21,15 @@ class Progress:
         total: images in the whole run, all epochs together.
         quiet: show nothing.
         initial: images before this run was resumed; they count for the bar, not for the rate.
+        unit: what is counted.
     """
 
-    def __init__(self, label: str, total: int, quiet: bool, initial: int = 0) -> None:
+    def __init__(self, label: str, total: int, quiet: bool, initial: int = 0, unit: str = " images") -> None:
         self._label = f"{label}, " if label else ""
         # Where lines cannot be overwritten (a log file), a bar every ten seconds is enough.
         live = sys.stderr.isatty() or "ipykernel" in sys.modules
         self._bar: Any = tqdm(
-            total=total, initial=initial, disable=quiet, unit=" images", bar_format=_FORMAT, dynamic_ncols=True,
+            total=total, initial=initial, disable=quiet, unit=unit, bar_format=_FORMAT, dynamic_ncols=True,
             smoothing=0.05, mininterval=0.2 if live else 10, file=sys.stderr,
         )  # fmt: skip
 
