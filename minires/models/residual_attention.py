@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from minires.errors import ShapeError
-from minires.models.registry import register
+from minires.models.registry import register, unit_of
 from minires.nn import (
     AdaptiveAvgPool2d,
     AttentionMaps,
@@ -22,8 +22,8 @@ from minires.nn import (
     Linear,
     MaxPool2d,
     Module,
-    ResidualUnit,
     Sequential,
+    UnitFactory,
     attention_maps,
     init,
 )
@@ -31,7 +31,7 @@ from minires.tensor import Tensor
 
 __all__ = [
     "AttentionConfig", "CifarAttention", "ImageNetAttention", "ResidualAttentionNetwork", "attention", "attention56",
-    "attention92", "cifar_attention", "small_attention", "wide_attention",
+    "attention92", "attention_next", "cifar_attention", "small_attention", "wide_attention",
 ]  # fmt: skip
 
 
@@ -62,6 +62,8 @@ class AttentionConfig:
         mask: "encoder-decoder" or "local".
         upsample: "bilinear", "nearest" or "deconv".
         min_size: the smallest height and width of the image, in pixels.
+        unit: of what everything is made: "residual", "resnext", or a class or function of your own, see
+            :data:`minires.nn.UnitFactory`.
     """
 
     m: Sequence[int]
@@ -86,6 +88,7 @@ class AttentionConfig:
     mask: str = "encoder-decoder"
     upsample: str = "bilinear"
     min_size: int = 32
+    unit: str | UnitFactory = "residual"
 
     def __post_init__(self) -> None:
         if not len(self.m) == len(self.widths) == len(self.depths) or not self.widths:
@@ -100,12 +103,14 @@ class AttentionConfig:
         """One attention module of a stage (counted from 0)."""
         return AttentionModule(
             self.widths[stage], self.depths[stage], self.p, self.t, self.r, self.attention, self.activation, self.mask,
-            self.upsample,
+            self.upsample, unit_of(self.unit),
         )  # fmt: skip
 
 
 class ResidualAttentionNetwork(Module):
     """stem → (unit → attention modules → units) for each stage → last units → BN, ReLU, average, linear.
+
+    There are no BN and ReLU (``norm`` is empty) where the units end in a ReLU of their own.
 
     Children, in forward order: ``stem``, then ``unit1``, ``stage1``, ``unit2``, ``stage2``, ..., then ``last``, ``norm``,
     ``pool``, ``flatten``, ``classifier``. Initial weights are He's (MSRA), as in the paper.
@@ -117,7 +122,7 @@ class ResidualAttentionNetwork(Module):
     def __init__(self, config: AttentionConfig) -> None:
         super().__init__()
         self.layout = config
-        padding = config.stem_kernel // 2
+        unit, padding = unit_of(config.unit), config.stem_kernel // 2
         self.stem = Sequential(
             Conv2d(config.in_channels, config.stem, config.stem_kernel, config.stem_stride, padding, bias=False),
             BatchNormReLU(config.stem),
@@ -126,15 +131,15 @@ class ResidualAttentionNetwork(Module):
             self.stem.append(MaxPool2d(3, stride=2, ceil_mode=True))
         channels = config.stem
         for i, width in enumerate(config.widths):
-            self.add_module(f"unit{i + 1}", ResidualUnit(channels, width, 2 if i else config.first_stride))
+            self.add_module(f"unit{i + 1}", unit(channels, width, 2 if i else config.first_stride))
             stage = Sequential(*(config.module(i) for _ in range(config.m[i])))
-            self.add_module(f"stage{i + 1}", stage.extend(ResidualUnit(width, width) for _ in range(config.after)))
+            self.add_module(f"stage{i + 1}", stage.extend(unit(width, width, 1) for _ in range(config.after)))
             channels = width
         self.last = Sequential()
         for i in range(config.last_units):
-            self.last.append(ResidualUnit(channels, config.last_width, 1 if i else config.last_stride))
+            self.last.append(unit(channels, config.last_width, 1 if i else config.last_stride))
             channels = config.last_width
-        self.norm = BatchNormReLU(channels)
+        self.norm = Sequential() if getattr(unit, "activated", False) else BatchNormReLU(channels)
         self.pool = AdaptiveAvgPool2d(1)
         self.flatten = Flatten()
         self.classifier = Linear(channels, config.num_classes)
@@ -187,6 +192,10 @@ def he_initialisation(module: Module) -> None:
             init.zeros_(module.bias)
 
 
+#: Attention modules of each stage of AttentionNeXt, by depth.
+_NEXT = {56: (1, 1, 1), 92: (1, 2, 3)}
+
+
 def _per_stage(m: int | Sequence[int], stages: int) -> list[int]:
     return [m] * stages if isinstance(m, int) else list(m)
 
@@ -198,11 +207,13 @@ def _per_stage(m: int | Sequence[int], stages: int) -> list[int]:
 def attention(
     m: Sequence[int] = (1, 1, 1), num_classes: int = 1000, p: int = 1, t: int = 2, r: int = 1, attention: str = "residual",
     activation: str = "mixed", mask: str = "encoder-decoder", upsample: str = "bilinear",
+    unit: str | UnitFactory = "residual",
 ) -> ImageNetAttention:  # fmt: skip
     """A network for ImageNet: (N, 3, H, W) → (N, num_classes), usually 224×224 (the paper's Table 2).
 
     Args:
-        m: attention modules in the stages of 256, 512 and 1024 channels; (1, 1, 1) is Attention-56, (1, 2, 3) is 92.
+        m: attention modules in the stages of 256, 512 and 1024 channels; (1, 1, 1) is Attention-56, (1, 2, 3) is 92, and
+            (2, 3, 4) ... (5, 6, 7) would be 128, 164, 200 and 236, which are not in the paper.
         num_classes: number of classes.
         p: units before and after the branches of each module.
         t: units of its trunk.
@@ -211,12 +222,13 @@ def attention(
         activation: of the mask: "mixed", "channel" or "spatial".
         mask: "encoder-decoder" or "local".
         upsample: "bilinear", "nearest" or "deconv".
+        unit: "residual", "resnext", or a class or function of your own, see :data:`minires.nn.UnitFactory`.
     """
     return ImageNetAttention(
         AttentionConfig(
             m=_per_stage(m, 3), widths=(256, 512, 1024), depths=(3, 2, 1), num_classes=num_classes, stem=64, stem_kernel=7,
             stem_stride=2, stem_pool=True, after=0, last_width=2048, last_units=3, p=p, t=t, r=r, attention=attention,
-            activation=activation, mask=mask, upsample=upsample,
+            activation=activation, mask=mask, upsample=upsample, unit=unit,
         )
     )  # fmt: skip
 
@@ -234,10 +246,26 @@ def attention92(num_classes: int = 1000) -> ImageNetAttention:
 
 
 @register
+def attention_next(depth: int = 56, num_classes: int = 1000) -> ImageNetAttention:
+    """AttentionNeXt-56 or 92 for ImageNet: the same modules, made of ResNeXt units (31.3 and 52.1 million parameters).
+
+    The authors' published files end the masks of these two networks in a tanh, where the paper, and this, has a sigmoid.
+
+    Args:
+        depth: 56 or 92.
+        num_classes: number of classes.
+    """
+    if depth not in _NEXT:
+        raise ValueError(f"attention_next: depth must be one of {', '.join(map(str, _NEXT))}, got {depth}")
+    return attention(_NEXT[depth], num_classes, unit="resnext")
+
+
+@register
 def cifar_attention(
     m: int | Sequence[int] = 1, num_classes: int = 10, widths: Sequence[int] = (64, 128, 256),
     depths: Sequence[int] = (3, 2, 1), stem: int = 16, p: int = 1, t: int = 2, r: int = 1, attention: str = "residual",
     activation: str = "mixed", mask: str = "encoder-decoder", upsample: str = "bilinear", in_channels: int = 3,
+    unit: str | UnitFactory = "residual",
 ) -> CifarAttention:  # fmt: skip
     """A network for CIFAR: (N, 3, H, W) → (N, num_classes), usually 32×32, of depth 36·m + 20.
 
@@ -257,28 +285,32 @@ def cifar_attention(
         mask: "encoder-decoder" or "local".
         upsample: "bilinear", "nearest" or "deconv".
         in_channels: channels of the image.
+        unit: "residual", "resnext", or a class or function of your own, see :data:`minires.nn.UnitFactory`.
     """
     return CifarAttention(
         AttentionConfig(
             m=_per_stage(m, len(widths)), widths=widths, depths=depths, in_channels=in_channels, num_classes=num_classes,
-            stem=stem, p=p, t=t, r=r, attention=attention, activation=activation, mask=mask, upsample=upsample,
+            stem=stem, p=p, t=t, r=r, attention=attention, activation=activation, mask=mask, upsample=upsample, unit=unit,
         )
     )  # fmt: skip
 
 
 @register
-def wide_attention(m: int | Sequence[int] = 1, num_classes: int = 10, attention: str = "residual") -> CifarAttention:
+def wide_attention(
+    m: int | Sequence[int] = 1, num_classes: int = 10, attention: str = "residual", unit: str | UnitFactory = "residual"
+) -> CifarAttention:
     """The layout that public ports use for CIFAR: wider, with shallower masks (7.2 million parameters for m = 1).
 
     Args:
         m: attention modules of each stage.
         num_classes: number of classes.
         attention: "residual", "naive" or "none".
+        unit: "residual", "resnext", or a class or function of your own, see :data:`minires.nn.UnitFactory`.
     """
     return CifarAttention(
         AttentionConfig(
             m=_per_stage(m, 3), widths=(128, 256, 512), depths=(2, 1, 0), num_classes=num_classes, stem=32, after=0,
-            last_width=1024, last_units=3, last_stride=1, attention=attention,
+            last_width=1024, last_units=3, last_stride=1, attention=attention, unit=unit,
         )
     )  # fmt: skip
 
@@ -288,7 +320,7 @@ def small_attention(
     num_classes: int = 10, in_channels: int = 1, widths: Sequence[int] = (64, 128), depths: Sequence[int] = (2, 1),
     m: int | Sequence[int] = 1, stem: int = 16, stem_stride: int = 2, after: int = 1, p: int = 1, t: int = 2, r: int = 1,
     attention: str = "residual", activation: str = "mixed", mask: str = "encoder-decoder", upsample: str = "bilinear",
-    min_size: int = 16,
+    min_size: int = 16, unit: str | UnitFactory = "residual",
 ) -> ResidualAttentionNetwork:  # fmt: skip
     """A small network for small images, such as cluttered digits of 28×28 with one channel.
 
@@ -309,11 +341,12 @@ def small_attention(
         mask: "encoder-decoder" or "local".
         upsample: "bilinear", "nearest" or "deconv".
         min_size: the smallest height and width that it accepts, in pixels.
+        unit: "residual", "resnext", or a class or function of your own, see :data:`minires.nn.UnitFactory`.
     """
     return ResidualAttentionNetwork(
         AttentionConfig(
             m=_per_stage(m, len(widths)), widths=widths, depths=depths, in_channels=in_channels, num_classes=num_classes,
             stem=stem, stem_stride=stem_stride, after=after, p=p, t=t, r=r, attention=attention, activation=activation,
-            mask=mask, upsample=upsample, min_size=min_size,
+            mask=mask, upsample=upsample, min_size=min_size, unit=unit,
         )
     )  # fmt: skip

@@ -49,6 +49,31 @@ def test_parameters_of_the_larger_family(m: tuple[int, ...], count: int):
     assert nn.count_parameters(net) + sum((k - 1) * n for k, n in zip(m, modules, strict=True)) == count
 
 
+def test_parameters_of_attention_next():
+    """Of its two stages of several modules one module each is built: 92 has the modules of 56, once more or twice."""
+    net = build("attention_next")
+    modules = [nn.count_parameters(net.get_submodule(f"stage{i}.0")) for i in (1, 2, 3)]
+    assert nn.count_parameters(net) == 31_318_824
+    assert 31_318_824 + modules[1] + 2 * modules[2] == 52_102_952
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("config", "count"),
+    [
+        (("resnet50",), 25_557_032),
+        (("attention_next", ("depth", 92)), 52_102_952),
+        (("attention", ("m", (2, 3, 4))), 65_294_504),
+        (("attention", ("m", (3, 4, 5))), 78_122_664),
+        (("attention", ("m", (4, 5, 6))), 90_950_824),
+        (("attention", ("m", (5, 6, 7))), 103_778_984),
+    ],
+    ids=str,
+)
+def test_parameters_of_large_networks_as_built(config: tuple[Any, ...], count: int):
+    assert nn.count_parameters(models.build(config[0], **dict(config[1:]))) == count
+
+
 def test_batch_norm_statistics():
     statistics = [b for name, b in build("attention56").named_buffers() if "running" in name]
     assert 31_810_728 + sum(b.numel() for b in statistics) == 31_883_432
@@ -137,10 +162,13 @@ GMAC: dict[tuple[Any, ...], tuple[int, dict[tuple[int, int, int], float]]] = {
     ("cifar_attention",): (32, {(1, 1, 1): 0.123, (2, 2, 2): 0.212, (3, 3, 3): 0.301, (4, 4, 4): 0.390, (6, 6, 6): 0.568}),
     ("cifar_attention", ("p", 2), ("t", 4), ("r", 3)): (32, {(6, 6, 6): 0.984}),
     ("wide_attention",): (32, {(1, 1, 1): 0.694}),
+    ("attention_next",): (224, {(1, 1, 1): 6.419, (1, 2, 3): 10.704}),
 }
 
 
-@pytest.mark.parametrize("config", GMAC, ids=str)
+@pytest.mark.parametrize(
+    "config", [pytest.param(c, marks=[pytest.mark.slow] * (c[0] == "attention_next")) for c in GMAC], ids=str
+)
 def test_multiply_adds(config: tuple[Any, ...]):
     """All modules of a stage cost the same, so one of each is run and the others are added."""
     size, expected = GMAC[config]

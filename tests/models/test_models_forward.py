@@ -151,7 +151,7 @@ def test_he_initialisation():
     assert not net.classifier.bias.numpy().any()
 
 
-@pytest.mark.parametrize("name", [name for name in models.names() if not name.startswith("attention")])
+@pytest.mark.parametrize("name", [name for name in models.names() if not name.startswith(("attention", "resnet50"))])
 def test_a_network_is_rebuilt_from_its_config(name: str):
     """The large ones for ImageNet: see the next test."""
     net = models.build(name, num_classes=3)
@@ -184,6 +184,13 @@ def test_state_dict_round_trip():
         (lambda: models.resnet(50), r"depth must be 9·n \+ 2"),
         (lambda: models.cifar_attention((1, 1)), r"one number for each stage, got m=\[1, 1\]"),
         (lambda: models.cifar_attention(-1), "no number may be negative"),
+        (lambda: models.attention_next(57), "attention_next: depth must be one of 56, 92, got 57"),
+        (lambda: models.cifar_attention(unit="resnest"), "unknown unit 'resnest'; known are: .*residual, resnext"),
+        (
+            lambda: models.cifar_attention(unit=lambda *sizes: nn.ResidualUnit(*sizes)),
+            "it needs a name: use a class or a def",
+        ),
+        (lambda: nn.ResNeXtUnit(64, 96), "out_channels must be a multiple of 64, got 96"),
     ],
 )
 def test_wrong_configurations(call: Any, match: str):
