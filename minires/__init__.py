@@ -20,7 +20,7 @@ if sys.argv[:1] == ["-m"]:  # python -m minires: a Python without the packages g
 from numpy import bool_, float16, float32, float64, int8, int16, int32, int64, uint8
 
 if TYPE_CHECKING:
-    from minires import checking, data, errors, functional, models, nn, optim, training, viz
+    from minires import checking, data, errors, export, functional, models, nn, optim, training, viz
     from minires.autograd import backward, grad
     from minires.checking import gradcheck, gradcheck_model, gradcheck_pair
     from minires.creation import (
@@ -74,6 +74,7 @@ __all__ = [
     "empty",
     "enable_grad",
     "errors",
+    "export",
     "eye",
     "float16",
     "float32",
@@ -145,7 +146,7 @@ _NAMES = {
 
 #: the modules that are reached as an attribute, ``mr.nn``, without an import of their own; last those of the engine
 _MODULES = (
-    "checking", "data", "errors", "functional", "models", "nn", "optim", "training", "viz",
+    "checking", "data", "errors", "export", "functional", "models", "nn", "optim", "training", "viz",
     "autograd", "creation", "device", "kernels", "memory", "modes", "operators", "precision", "random", "tape",
 )  # fmt: skip
 

@@ -21,7 +21,10 @@ from typing import Any, NoReturn
 from minires import __version__
 from minires.bench.options import add_bench, add_profile
 from minires.errors import DataError, DeviceError
+from minires.experiment import add_experiment
+from minires.export.options import add_transfer
 from minires.precision import HALVES
+from minires.translate import add_translation, is_translation
 
 __all__ = ["main"]
 
@@ -36,6 +39,10 @@ commands:
   masks CHECKPOINT IMAGE...   draw where a trained network looks on your own pictures
   info [MODEL]                the layers of a network: output shapes, parameters, multiply-adds
   gradcheck FILE.py           check a backward pass that you wrote by hand, and name the mistake
+  translate TEXT              translate a written-out number (after: train --data numerals)
+  export MODEL FILE           write weights for PyTorch (.safetensors), or a network as ONNX (.onnx)
+  import FILE                 make a checkpoint of weights from PyTorch (.safetensors)
+  experiment NAME             test a claim of the paper: a table, a figure and a verdict
   bench                       how fast a training step is, beside PyTorch's
   profile MODEL               where the time of a training step goes, per op and per module
   doctor                      versions and devices, for a bug report
@@ -69,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         return command.main(arguments[1:])
     try:
-        options = _parser().parse_args(arguments)
+        options = _parser(is_translation(arguments)).parse_args(arguments)
     except SystemExit as stop:  # argparse has printed its line (or the help)
         return int(stop.code or 0)
     try:
@@ -257,7 +264,7 @@ def _network(options: argparse.Namespace) -> tuple[Any, tuple[int, int, int]]:
         raise ValueError("--size: expected at least 1 pixel, got 0")
     if options.model in models.names():
         model = models.build(options.model)
-        side = _usual_side(options.model)
+        side = models.usual_side(options.model)
     elif Path(options.model).exists():
         model, job, _ = jobs.load_model(options.model)
         side = picture_side(job)
@@ -276,11 +283,6 @@ def _list_of_models() -> str:
     width = max(map(len, names))
     about = [(getattr(models, name).__doc__ or "").strip().partition("\n")[0] for name in names]
     return "\n".join(f"{name:<{width}}  {line}" for name, line in zip(names, about, strict=True))
-
-
-def _usual_side(name: str) -> int:
-    """The image size that a network is made for: 29 (digits), 32 (CIFAR) or 224 (ImageNet)."""
-    return 29 if name.startswith("small") else 224 if name in ("attention", "attention56", "attention92") else 32
 
 
 def _bench(options: argparse.Namespace) -> int:
@@ -359,11 +361,15 @@ def _number(text: str) -> float:
     return value
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(translation: bool = False) -> argparse.ArgumentParser:
     parser = _Parser(prog="minires", description="The Residual Attention Network, and every gradient by hand.")
     parser.add_argument("--version", action="version", version=f"minires {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="name", required=True)
-    _add_train(commands)
+    if translation:
+        add_translation(commands, _whole, _number)
+    else:
+        _add_train(commands)
+        commands.add_parser("translate", help="translate a written-out number")
     evaluate = commands.add_parser("evaluate", help="measure a trained network on its test set")
     evaluate.add_argument("checkpoint", metavar="CHECKPOINT", help="a checkpoint, or the directory of a run")
     evaluate.add_argument("--precision", choices=PRECISIONS, help=f"{PRECISION}; that of the training unless told")
@@ -380,13 +386,14 @@ def _parser() -> argparse.ArgumentParser:
     info.add_argument("--depth", type=_whole, help="show modules down to this depth only")
     commands.add_parser("gradcheck", help="check a backward pass that you wrote by hand, and name the mistake")
     doctor = commands.add_parser("doctor", help="versions and devices, for a bug report")
+    add_experiment(commands, _whole, _keep_freed_memory)
     add_bench(commands, _bench)
     add_profile(commands, _profile)
+    add_transfer(commands, _network, _whole)
     for command in (evaluate, masks):
         command.add_argument("--device", default="cpu", help="cpu (default), cuda or cuda:N")
-    run = {"evaluate": _evaluate, "masks": _masks, "info": _info, "doctor": _doctor}
-    for command in (evaluate, masks, info, doctor):
-        command.set_defaults(command=run[command.prog.rpartition(" ")[2]])
+    for command, run in ((evaluate, _evaluate), (masks, _masks), (info, _info), (doctor, _doctor)):
+        command.set_defaults(command=run)
     return parser
 
 
@@ -395,8 +402,7 @@ def _add_train(commands: Any) -> None:
     train.set_defaults(command=_train)
     train.add_argument("--recipe", choices=RECIPES, help=RECIPE)
     data = train.add_argument_group("data")
-    choices = ("digits", "cifar10", "cifar100", "folder")
-    data.add_argument("--data", choices=choices, default=None, help="what to train on (default: digits)")
+    data.add_argument("--data", choices=("digits", "cifar10", "cifar100", "folder", "numerals"), help=DATA)
     data.add_argument("--root", help=ROOT)
     data.add_argument("--download", action="store_true", help="fetch CIFAR into --root if it is not there")
     data.add_argument("--size", type=_whole, help="folder: scale pictures to this many pixels a side (default: 32)")
@@ -425,6 +431,7 @@ def _add_train(commands: Any) -> None:
 
 
 COMPARED = ("residual", "naive", "none")
+DATA = "what to train on (default: digits); numerals, a translation, has options of its own: train --data numerals --help"
 RECIPES = ("paper-cifar", "fast-cifar")
 RECIPE = (
     "settings that belong together, which other options change: paper-cifar (205 epochs, as in the paper; the default for "
@@ -438,7 +445,4 @@ ROOT = (
     "directory of the data files (not for digits); for folder it holds train/ and test/ (or val/), each with one folder of "
     "pictures for each class, or only the folders of the classes: then a random 80%% are for training, 20%% for testing"
 )
-EPOCHS = (
-    "passes over the training images (default: 9 for digits, 60 for folder, 205 for cifar10 and cifar100, which is the "
-    "paper's recipe and takes days on a CPU)"
-)
+EPOCHS = "passes over the images (default: 9 for digits, 60 for folder, 205 for cifar10 and cifar100: days on a CPU)"

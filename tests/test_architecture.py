@@ -24,7 +24,7 @@ FLOORS = [
     {"nn", "checking", "data", "optim"},
     {"models", "display"},
     {"viz", "training"},
-    {"bench", "cli", "doctor", "translate"},
+    {"bench", "cli", "doctor", "experiment", "export", "translate"},
     {"__init__", "__main__"},
 ]
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}

@@ -12,15 +12,21 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from minires.viz.alignment import alignment
+    from minires.viz.bench import bench
     from minires.viz.curves import curves
     from minires.viz.gradients import gradients
+    from minires.viz.lengths import lengths
     from minires.viz.lines import lines
     from minires.viz.masks import masks
     from minires.viz.panels import panels
     from minires.viz.roofline import roofline
+    from minires.viz.scaling import scaling
     from minires.viz.windows import windows
 
-__all__ = ["curves", "gradients", "lines", "masks", "panels", "roofline", "windows"]
+__all__ = [
+    "alignment", "bench", "curves", "gradients", "lengths", "lines", "masks", "panels", "roofline", "scaling", "windows",
+]  # fmt: skip
 
 
 class _Package(ModuleType):
