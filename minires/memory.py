@@ -47,10 +47,10 @@ class Memory:
     def release(self, op: str) -> None:
         """``op`` needs one of its arrays no more; the last release makes the memory writable again."""
         with _guard:
-            count = self.holders.pop(op) - 1
-            if count:
-                self.holders[op] = count
-            elif not self.holders:
+            self.holders[op] -= 1  # and no call in between, after which the collector might free another holder
+            if self.holders[op] == 0:
+                del self.holders[op]
+            if not self.holders:
                 _held.pop(id(self.owner), None)
                 self._set_writable(True)
                 self._owner_locked, self._views = False, None
@@ -107,10 +107,9 @@ def lock(array: Any, op: str) -> Memory:
     """``op`` keeps ``array``: nobody may write to its memory until :meth:`Memory.release`."""
     owner = owner_of(array)
     with _guard:
-        memory = _held.get(id(owner))
-        if memory is None:
-            memory = _held[id(owner)] = Memory(owner)
+        memory = _held.get(id(owner)) or Memory(owner)
         memory.holders[op] = memory.holders.get(op, 0) + 1
+        _held[id(owner)] = memory  # after it is counted: the collector may just have freed the last holder
         memory.forbid_writing(owner)
         if array is not owner:
             memory.forbid_writing(array)

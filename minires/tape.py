@@ -155,13 +155,16 @@ class Node:
     def _needs(self, wanted: list[bool]) -> SimpleNamespace:
         """``wanted`` by input name; a list for an input that is a sequence."""
         op, key = self.op, tuple(wanted)
-        if key not in op.needs:
-            flags = iter(wanted)
-            names: dict[str, Any] = {}
-            for i in op.inputs:  # an op has one sequence at most, its last input, and that takes all flags that are left
-                names[op.parameters[i]] = list(flags) if i in op.sequences else next(flags)
-            op.needs[key] = SimpleNamespace(**names)
-        return op.needs[key]
+        if key in op.needs:
+            return op.needs[key]
+        flags = iter(wanted)
+        names: dict[str, Any] = {}
+        for i in op.inputs:  # an op has one sequence at most, its last input, and that takes all flags that are left
+            names[op.parameters[i]] = list(flags) if i in op.sequences else next(flags)
+        needs = SimpleNamespace(**names)
+        if not op.sequences:  # which may have any length, so that there would be no end of keys
+            op.needs[key] = needs
+        return needs
 
     def _as_tensors(self) -> dict[str, Any]:
         """What was kept, as Tensors that know where they came from (for a recorded backward pass)."""

@@ -112,7 +112,7 @@ SAMPLES = [
     Sample("gru_cell-square", F.gru_cell, _one_step(2, 2, 2), _cells),
     Sample("gru_cell-no-bias", F.gru_cell, _one_step(1, 3, 2, bias=False), _cells, second=False),
     Sample("gru_cell-saturated", F.gru_cell,
-           lambda rng: (tuple(40 * v for v in _one_step(2, 3, 2)(rng)[0]), {}), None, second=False, smooth=False),
+           lambda rng: (tuple(1000 * v for v in _one_step(2, 3, 2)(rng)[0]), {}), None, second=False, smooth=False),
     _sample("gru", 3, 2, 4, 2),
     _sample("gru-square", 2, 2, 2, 2, bias=False),
     _sample("gru-one-step", 1, 2, 1, 1, second=True),

@@ -84,3 +84,17 @@ def test_convolution(channels, outputs, size, kernel, of_pytorch):
     for name, found, wanted, allowed in zip(("y", "dx", "dweight"), run(x, weight, dy), exact, of_pytorch, strict=True):
         assert found.dtype == np.float32
         assert error(found, wanted) <= 2 * allowed, name
+
+
+@pytest.mark.parametrize(("value", "of_pytorch"), [(1.1, 1.1e-5), (123.456, 1.0e-3), (12345.678, 7.5e-2)])
+def test_a_constant_channel_becomes_zero(value, of_pytorch):
+    x = np.full((64, 16, 32, 32), value, np.float32)
+    y = cpu.batch_norm(x, *cpu.batch_statistics(x), None, None, 1e-5, False)
+    assert abs(y).max() <= of_pytorch
+
+
+def test_squares_that_overflow():
+    x = np.array([[1e20], [-1e20], [3e19]], np.float32)
+    with np.errstate(over="ignore", invalid="ignore"):
+        y = cpu.batch_norm(x, np.zeros(1), np.full(1, np.inf), np.ones(1), np.full(1, 0.5), 1e-5, True)
+    assert y.tolist() == [[0.5], [0.5], [0.5]]

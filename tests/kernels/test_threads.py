@@ -124,3 +124,29 @@ def test_large_sums_on_all_threads(some_threads, layouts, monkeypatch):
         assert out.strides == a.strides
     for other in (1.5, b[:1], b.astype(np.float64)):  # what NumPy does alone
         np.testing.assert_array_equal(elements.add(a, other), a + other)
+
+
+def test_the_callers_errstate_holds_in_all_threads(some_threads):
+    large = np.full(8, 3e38, np.float32)
+    with np.errstate(over="ignore"):  # a warning would fail the test
+        threads.parallel_blocks(lambda i: large[i : i + 1] * large[i : i + 1], range(8))
+    with np.errstate(over="raise"), pytest.raises(FloatingPointError):
+        threads.parallel_blocks(lambda i: large[i : i + 1] * large[i : i + 1], range(8))
+
+
+def test_the_number_of_threads_does_not_change_a_bit_of_a_product():
+    rng = np.random.default_rng(0)
+    before, results = threads.get_num_threads(), []
+    a, b = rng.standard_normal((4096, 64), np.float32), rng.standard_normal((64, 64), np.float32)
+    try:
+        for count in (1, 2, 3):
+            threads.set_num_threads(count)
+            results.append(blas.matmul(a, b.T).tobytes() + blas.matmul(a[:256], b).tobytes())
+    finally:
+        threads.set_num_threads(before)
+    assert len(set(results)) == 1
+
+
+@pytest.mark.parametrize(("inner", "columns"), [(0, 3), (2, 0)])
+def test_a_very_tall_product_of_nothing(inner, columns):
+    assert not blas.matmul(np.ones((1_000_001, inner)), np.ones((inner, columns))).any()

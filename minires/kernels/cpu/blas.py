@@ -22,12 +22,12 @@ from typing import Any
 import numpy as np
 
 from minires.kernels.cpu.halves import in_float32
-from minires.kernels.cpu.threads import get_num_threads, parallel_blocks
+from minires.kernels.cpu.threads import parallel_blocks
 
 __all__ = ["gram", "matmul", "one_thread", "product", "row_blocks"]
 
-#: Multiply-adds below which a second thread costs more than it gains.
-_WORTH_A_THREAD = 1 << 20
+#: Multiply-adds below which a second thread costs more than it gains, and the runs of rows that are shared from there on.
+_WORTH_A_THREAD, _RUNS = 1 << 20, 4
 
 #: Multiply-adds of a piece at most, and its least rows in :func:`product` and :func:`gram`; with fewer, one piece is faster.
 _PIECE, _LEAST_ROWS, _LEAST_GRAM_ROWS = 990_000, 16, 48
@@ -68,8 +68,11 @@ one_thread = _OneThread()
 
 
 def row_blocks(rows: int, work: int) -> list[slice]:
-    """Equal runs of ``rows`` for the threads, or a single one if ``work`` multiply-adds in all are too few to share."""
-    parts = min(get_num_threads(), rows) if work >= _WORTH_A_THREAD else 1
+    """Equal runs of ``rows``, or a single one if ``work`` multiply-adds in all are too few to share.
+
+    How many there are does not depend on the threads, since BLAS may round differently for other numbers of rows.
+    """
+    parts = min(_RUNS, rows) if work >= _WORTH_A_THREAD else 1
     borders = [rows * i // parts for i in range(parts + 1)]
     return [slice(borders[i], borders[i + 1]) for i in range(parts)]
 
@@ -81,7 +84,7 @@ def product(a: Any, b: Any, out: Any) -> None:
         np.matmul(a, b, out=out)
         return
     whole = rows - rows % piece
-    shape = (*a.shape[:-2], -1, piece)
+    shape = (*a.shape[:-2], whole // piece, piece)
     pieces = a[..., :whole, :].reshape(*shape, a.shape[-1])  # (..., M, K) -> (..., M / piece, piece, K)
     np.matmul(pieces, b[..., None, :, :], out=out[..., :whole, :].reshape(*shape, b.shape[-1]))
     if whole < rows:
@@ -97,7 +100,7 @@ def gram(a: Any, b: Any) -> Any:
         return np.matmul(a.swapaxes(-1, -2), b)
     whole = rows - rows % piece
     # (..., M, K) -> (..., pieces, piece, K)
-    left, right = (m[..., :whole, :].reshape(*m.shape[:-2], -1, piece, m.shape[-1]) for m in (a, b))
+    left, right = (m[..., :whole, :].reshape(*m.shape[:-2], whole // piece, piece, m.shape[-1]) for m in (a, b))
     total = np.matmul(left.swapaxes(-1, -2), right).sum(axis=-3)  # (..., pieces, K, N) -> (..., K, N)
     if whole < rows:
         total += np.matmul(a[..., whole:, :].swapaxes(-1, -2), b[..., whole:, :])

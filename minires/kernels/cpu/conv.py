@@ -48,7 +48,7 @@ _TURNED = 1 << 16
 _SMALL_WORK = 1 << 23
 
 #: The weight's gradient is summed up in so many shares of the images at most; each needs memory of the weight's size. Of
-#: weights with more elements than this the outputs are shared instead.
+#: weights with more elements than this, in one group, the outputs are shared instead.
 _MOST_SHARES, _LARGE_WEIGHT = 4, 1 << 18
 
 
@@ -278,8 +278,9 @@ def _forward_matrices(weight: Any, groups: int) -> Any:
     BLAS multiplies by a large matrix that lies the other way round as fast, so only small ones are brought into this order.
     """
     split = np.ascontiguousarray(weight.transpose(0, 2, 3, 1))  # (O, C/g, kH, kW) -> (O, kH, kW, C/g)
-    matrices = split.reshape(groups, -1, weight.shape[2], split[0, 0].size).transpose(2, 0, 3, 1)  # (kH, g, kW·C/g, O/g)
-    return np.ascontiguousarray(matrices) if matrices[0, 0].size < _TURNED else matrices
+    inner, outputs = weight.shape[3] * weight.shape[1], len(weight) // groups
+    matrices = split.reshape(groups, outputs, weight.shape[2], inner).transpose(2, 0, 3, 1)  # (kH, g, kW·C/g, O/g)
+    return np.ascontiguousarray(matrices) if inner * outputs < _TURNED else matrices
 
 
 def _backward_matrices(weight: Any, taps_y: list[int], taps_x: list[int], groups: int) -> Any:

@@ -17,7 +17,7 @@ _LARGE = 1 << 19
 
 
 def add(a: Any, b: Any) -> Any:
-    """``a + b`` with broadcasting, in the memory order of the operands; large ones of one shape on all threads."""
+    """``a + b`` with broadcasting; large arrays of one shape on all threads, in the memory order of ``a``."""
     if not (type(a) is type(b) is np.ndarray and a.size >= _LARGE and a.shape == b.shape and a.dtype == b.dtype):
         return a + b
     return by_blocks(lambda x, y, out: np.add(x, y, out=out), (a, b), 1)[0]

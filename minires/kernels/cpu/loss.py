@@ -38,7 +38,7 @@ def cross_entropy(
     xp = array_module(input)
     axis = min(input.ndim - 1, 1)
     counted = labels != ignore_index
-    if weights is None and not label_smoothing and xp is np and input.size:
+    if weights is None and not label_smoothing and xp is np and input.size and input.dtype.kind in "fc":
         loss, slope = _of_labels(input, labels if counted.all() else np.where(counted, labels, 0), axis)
     else:
         loss, slope = _of_targets(xp, input, _targets(xp, input, labels, weights, label_smoothing, axis), axis)

@@ -12,8 +12,8 @@ AVX-512 server, times for 131,072 elements in the cache):
 * ReLU's gradient: selecting with a boolean mask costs 60 to 1900 µs, with the sign bit of a float as an integer mask 23 µs.
 
 The variance of a block is ``E[x²] - E[x]²`` only where the mean is not large beside the deviations, so that the difference
-loses no digits; else the block sums squares of distances from its mean, which takes an array more. The blocks are joined by
-the formula of Chan, Golub and LeVeque (1979) in float64.
+loses two bits at most; else the block sums distances from its mean and their squares, which takes an array more. The blocks
+are joined by the formula of Chan, Golub and LeVeque (1979) in float64.
 """
 
 from __future__ import annotations
@@ -145,9 +145,11 @@ def batch_statistics(input: Any, running: Running = (None, None), momentum: floa
         if np.all(shift <= _LARGE_MEAN * squared):
             squares[block.number] = squared - shift
             return
-        centre = np.tile(mean.astype(x.dtype), block.fold)
-        distance = np.subtract(x, centre, out=scratch(0, x.shape, x.dtype)).reshape(-1, narrow)
-        squares[block.number] = _by_channel(np.einsum("nc,nc->c", distance, distance), channels)
+        centre = mean.astype(x.dtype)
+        distance = np.subtract(x, np.tile(centre, block.fold), out=scratch(0, x.shape, x.dtype)).reshape(-1, narrow)
+        rest = _by_channel(np.add.reduce(distance, axis=0), channels) / count  # what rounding had left out of the mean
+        means[block.number] = centre + rest
+        squares[block.number] = _by_channel(np.einsum("nc,nc->c", distance, distance), channels) - count * rest**2
 
     _for_each(measure, blocks)
     if not blocks:
@@ -282,7 +284,7 @@ def _line(mean: Any, variance: Any, weight: Any, bias: Any, eps: float, dtype: A
     scale, origin, is_knee = slope / std, None, False
     if np.any(np.abs(mean) > _FAR * std):
         origin = _Vectors(mean, dtype)
-    elif relu and np.all(slope > 0) and np.all(np.abs(shift) <= slope):
+    elif relu and np.all(slope > 0) and np.all(np.abs(shift) <= slope) and np.all(np.isfinite(std)):
         origin, is_knee = _Vectors(mean - shift / slope * std, dtype), True
     offset = shift - scale * (mean if origin is None else mean - origin[1])
     return _Line(_Vectors(sign * scale, dtype), _Vectors(sign * offset, dtype), origin, is_knee)

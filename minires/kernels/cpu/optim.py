@@ -1,6 +1,6 @@
 """What optimisers need of their device; on the CPU that is little, their rules are fast as they are written.
 
-:class:`minires.optim.flat.FlatBuffer` hands a rule blocks that fit the processor's cache, so there is no fused update here.
+:class:`minires.optim.flat.FlatBuffer` hands a rule one block after the other, so there is no fused update here.
 """
 
 from __future__ import annotations

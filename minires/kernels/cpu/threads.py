@@ -13,6 +13,7 @@ import math
 import os
 import threading
 from collections.abc import Callable, Sequence
+from contextvars import copy_context
 from functools import partial
 from typing import Any, TypeVar
 
@@ -135,7 +136,7 @@ def parallel_blocks(function: Callable[[Block], Any], blocks: Sequence[Block]) -
         borders = [len(blocks) * i // threads for i in range(threads + 1)]
         workers = _pool.workers()[: threads - 1]
         for i, worker in enumerate(workers, start=1):
-            worker.hand(partial(_run, function, blocks[borders[i] : borders[i + 1]]))
+            worker.hand(partial(copy_context().run, _run, function, blocks[borders[i] : borders[i + 1]]))
         try:
             _run(function, blocks[: borders[1]])
         finally:  # nobody may still be writing when the caller goes on, not even after an error
