@@ -29,6 +29,17 @@ class _LocatedError(ValueError):
         where = f"\n  in module: {self.module_path}" if self.module_path else ""
         return super().__str__() + where
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the message rather than what it was made of: an error crosses to the parent of a worker process."""
+        return _restored, (type(self), self.args, dict(self.__dict__))
+
+
+def _restored(kind: type[_LocatedError], args: tuple[Any, ...], attributes: dict[str, Any]) -> _LocatedError:
+    error = kind.__new__(kind, *args)
+    error.args = args
+    error.__dict__.update(attributes)
+    return error
+
 
 class ShapeError(_LocatedError):
     """The shapes given to an op do not fit together.

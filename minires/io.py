@@ -81,6 +81,8 @@ def load(path: str | os.PathLike[str]) -> Any:
 def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
     """Write a file so that at every moment it is either the old one or the complete new one."""
     target = Path(path)
+    if target.exists() and not target.is_file():
+        raise OSError(f"{target}: is {'a folder' if target.is_dir() else 'no ordinary file'}; nothing was written")
     target.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part")
     try:

@@ -43,6 +43,8 @@ _COMPILED, _COMPILE_SECONDS, _GROUP_SECONDS = "tf32", 100.0, 25.0
 
 def run(options: argparse.Namespace) -> int:
     """Measure (or read what was measured), print, write, draw; returns 1 if a comparison failed."""
+    for option, path, suffixes in (("--json", options.json, None), ("--plot", options.plot, (".png", ".svg", ".pdf"))):
+        _check_output(option, path, suffixes)
     if options.read:
         cpu_parts.draw(cpu_parts.read(options.read), options.plot)
         return 0
@@ -63,6 +65,16 @@ def run(options: argparse.Namespace) -> int:
     if options.plot is not None:
         cpu_parts.draw(bench.found, options.plot)
     return int(cpu_parts.has_failed(bench.found))
+
+
+def _check_output(option: str, path: Path | None, suffixes: tuple[str, ...] | None) -> None:
+    """Raise ValueError if nothing can be written there: better now than after twenty minutes."""
+    if path is None:
+        return
+    if path.is_dir() or not path.parent.is_dir():
+        raise ValueError(f"{option} {path}: expected the name of a file in a folder that exists")
+    if suffixes and path.suffix not in suffixes:
+        raise ValueError(f"{option} {path}: expected a name that ends in {', '.join(suffixes)}")
 
 
 def _chosen(known: Sequence[Network], names: Sequence[str] | None) -> list[Network]:

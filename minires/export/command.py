@@ -31,6 +31,8 @@ def export_(options: argparse.Namespace, network: Any) -> int:
         raise ValueError("--size is an option for ONNX: weights have no image size")
     if options.names and onnx:
         raise ValueError("--names is an option for weights: in ONNX they keep their names")
+    if _is_checkpoint(path):
+        raise ValueError(f"{path}: is the checkpoint of a training run, which would be lost; choose another file")
     manual_seed(0)  # for a model's name: the same fresh weights every time
     model, shape = _network(options, network)
     if onnx:
@@ -43,6 +45,14 @@ def export_(options: argparse.Namespace, network: Any) -> int:
         names = weights.save_weights(model, path, weights.read_names(options.names) if options.names else None)
         print(f"{path}: {len(names)} tensors")
     return 0
+
+
+def _is_checkpoint(path: Path) -> bool:
+    try:
+        checkpoint.read(path)
+    except (CheckpointError, OSError):
+        return False
+    return True
 
 
 def _network(options: argparse.Namespace, network: Any) -> tuple[Any, tuple[int, int, int] | None]:
@@ -63,6 +73,8 @@ def _network(options: argparse.Namespace, network: Any) -> tuple[Any, tuple[int,
 
 def import_(options: argparse.Namespace) -> int:
     """``minires import FILE --out CHECKPOINT``; returns the exit code."""
+    if Path(options.out).resolve() == Path(options.file).resolve():
+        raise ValueError(f"--out {options.out}: is the file that is read; choose another one")
     found = weights.read_weights(options.file)
     arrays = weights.renamed_back(found.arrays, weights.read_names(options.names) if options.names else None)
     config = _config(options, found.config, arrays)

@@ -16,7 +16,7 @@ from minires.data.sentences import PAD
 from minires.device import to_device
 from minires.export.protobuf import ELEMENTS, Graph, Node
 from minires.models import Translator
-from minires.nn.alignment import _NEVER
+from minires.nn.alignment import NEVER
 
 __all__ = ["translator_graph"]
 
@@ -145,6 +145,6 @@ def _look_back(g: _Writer) -> str:
         scale = g.constant(1 / math.sqrt(g.state["cell.weight_hh"].shape[1]), "scale")
         query = g.add("Unsqueeze", [g.add("Mul", ["state", scale]), g.axes(2)])  # (N, H, 1)
         scores = g.add("Squeeze", [g.add("MatMul", ["keys", query]), g.axes(2)])  # (N, S)
-    scores = g.add("Where", ["mask", scores, g.constant(_NEVER, "never")])
+    scores = g.add("Where", ["mask", scores, g.constant(NEVER, "never")])
     weights = g.add("Unsqueeze", [g.add("Softmax", [scores], axis=-1), one])  # (N, 1, S)
     return g.add("Squeeze", [g.add("MatMul", [weights, "memory"]), one])

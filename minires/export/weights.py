@@ -63,10 +63,12 @@ def save_weights(model: Module, path: str | os.PathLike[str], names: Names | Non
     from safetensors.numpy import save as to_bytes
 
     table = [(ours, theirs) for ours, theirs in names or []]
-    arrays = {
-        _renamed(name, table): np.asarray(to_device(tensor.data, "cpu"), order="C")
-        for name, tensor in model.state_dict().items()
-    }
+    arrays: dict[str, Array] = {}
+    for name, tensor in model.state_dict().items():
+        other = _renamed(name, table)
+        if other in arrays:
+            raise ValueError(f"{path}: by the table of names '{name}' and another tensor are both called '{other}'")
+        arrays[other] = np.asarray(to_device(tensor.data, "cpu"), order="C")
     metadata = {"format": "pt"}  # which is how PyTorch's own files are marked
     if getattr(model, "config", None) is not None:
         metadata[CONFIG] = json.dumps(model.config)

@@ -237,6 +237,8 @@ def gru(
     _check_sequences(input, hx, params, num_layers * directions, each, batch_first)
     x = transpose(input, 0, 1) if batch_first else input  # (T, N, I)
     alive = None if lengths is None else _alive(input, lengths, x.shape[0], x.shape[1])  # (T, N)
+    if alive is not None:
+        x = where(alive[:, :, None], x, 0)  # whatever the padding holds, not even NaN gets into a sum on the way back
     finals = []
     for layer in range(num_layers):
         if layer and dropout:

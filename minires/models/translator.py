@@ -177,8 +177,10 @@ class Translator(Module):
         """After ``words`` (N,): ln p of every next word (N, target_size), the weights (N, S) or None, the new state."""
         vectors = self.target(words)
         context, weights, state = self.step(vectors, state, encoded)
-        logits = F.log_softmax(self.scores(state, context, vectors), -1)
-        return logits.cpu().numpy(), None if weights is None else weights.cpu().numpy(), state
+        scores = self.scores(state, context, vectors)
+        log_p = np.array(F.log_softmax(scores, -1).cpu().numpy())
+        log_p[:, [PAD, BEGIN]] = -np.inf  # no words: a network that has learnt little might choose them
+        return log_p, None if weights is None else weights.cpu().numpy(), state
 
     @no_grad()
     def greedy(self, source: Any, longest: int = 60) -> list[Translation]:

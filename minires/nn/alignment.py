@@ -20,12 +20,14 @@ from minires.errors import ShapeError
 from minires.nn.layers import Linear
 from minires.nn.module import Module
 from minires.operators import raw
+from minires.precision import is_half
 from minires.tensor import Tensor
 
 __all__ = ["AdditiveAttention", "DotProductAttention"]
 
-#: A score this low has a weight of exactly 0 after the softmax, in float32 as in float16.
-_NEVER = -6e4
+#: Below every score, so that its weight is exactly 0; float16 has to do with -6e4.
+NEVER = -1e30
+
 
 
 class _Attention(Module):
@@ -61,7 +63,7 @@ class _Attention(Module):
         keys = self.project(memory) if projected is None else projected
         scores = self.scores(query if query.ndim == 3 else F.unsqueeze(query, 1), keys)
         if mask is not None:
-            scores = F.where(raw(mask)[:, None], scores, _NEVER)  # (N, 1, S)
+            scores = F.where(raw(mask)[:, None], scores, -6e4 if is_half(scores) else NEVER)  # (N, 1, S)
         weights = F.softmax(scores, -1)  # (N, T, S)
         context = F.matmul(weights, memory)  # (N, T, S) x (N, S, K)
         return (context, weights) if query.ndim == 3 else (F.squeeze(context, 1), F.squeeze(weights, 1))

@@ -92,3 +92,11 @@ def test_mistakes_are_one_line(arguments, message, capsys):
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(("option", "name"), [("--json", "."), ("--json", "missing/x.json"), ("--plot", "x.txt")])
+def test_where_nothing_can_be_written_is_said_before_anything_is_measured(option, name, capsys, tmp_path):
+    assert cli.main(["bench", "--quick", option, str(tmp_path / name)]) != 0
+    captured = capsys.readouterr()
+    assert f"{option} {tmp_path}" in captured.err
+    assert not captured.out

@@ -109,3 +109,20 @@ def test_files_that_need_a_name_or_no_import(file: str, capsys: pytest.CaptureFi
     )
     io.save({"a": 1}, "ours.safetensors")
     assert "is a checkpoint of minires already" in run("import", "ours.safetensors", "--out", "c", capsys=capsys)[2]
+
+
+def test_nothing_is_lost_by_writing(file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """Neither a run's checkpoint, nor the file that is read, nor a tensor whose new name is another's."""
+    run("import", file, "--out", "checkpoint.safetensors", capsys=capsys)
+    Path("table").write_text("stem.0 stem.1\n")
+    Path("folder.onnx").mkdir()
+    before = {name: Path(name).read_bytes() for name in (file, "checkpoint.safetensors")}
+    for arguments, message in [
+        (["export", "small_attention", "checkpoint.safetensors"], "is the checkpoint of a training run"),
+        (["import", file, "--out", file], "is the file that is read"),
+        (["export", "small_attention", "y.safetensors", "--names", "table"], "are both called 'stem.1"),
+        (["export", "small_attention", "folder.onnx"], "is a folder; nothing was written"),
+    ]:
+        code, out, err = run(*arguments, capsys=capsys)
+        assert code == 2 and not out and message in err
+    assert all(Path(name).read_bytes() == content for name, content in before.items())

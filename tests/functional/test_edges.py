@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
+import pickle
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 import minires as mr
 import minires.functional as F
 from minires import Tensor
+from minires.errors import ShapeError
 
 OPERATORS = [
     operator.add,
@@ -253,3 +255,11 @@ def test_elementwise_ops_and_padding_keep_channels_last_memory() -> None:
 def test_products_of_many_numbers_need_no_table_unless_one_is_zero() -> None:
     x = Tensor(np.full(20000, 1.0), requires_grad=True)
     assert mr.grad(F.prod(x), x)[0].tolist() == [1.0] * 20000
+
+
+def test_errors_of_an_op_can_be_pickled() -> None:
+    error = ShapeError("matmul", "the inner sizes must be equal", input=((2, 3), "N K"), other=((4, 5), "K M"))
+    error.module_path = "head.0"
+    again = pickle.loads(pickle.dumps(error))
+    assert type(again) is ShapeError
+    assert str(again) == str(error)

@@ -9,7 +9,7 @@ import pytest
 
 import minires as mr
 from minires import functional as F
-from minires.data.sentences import BEGIN, END, padded
+from minires.data.sentences import BEGIN, END, PAD, padded
 from minires.errors import ShapeError
 from minires.models import Translator
 
@@ -153,3 +153,13 @@ def test_errors():
         small("dot").greedy(np.array([[3, 4], [0, 0]]))
     with pytest.raises(ValueError, match="width of at least 1"):
         small("dot").beam([3], 0)
+
+
+@pytest.mark.parametrize("way", ["greedy", "beam"])
+def test_what_is_no_word_is_never_written(way: str):
+    mr.manual_seed(0)
+    network = Translator(6, 6, embedding=4, hidden=4)
+    network.output.bias.assign(np.array([50.0, 50.0, -50.0, 0.0, 0.0, 0.0], np.float32))  # PAD and BEGIN are most probable
+    source = np.array([[4, 5, 2]])
+    found = network.greedy(source, 5) if way == "greedy" else network.beam([4, 5, 2], 3, 5)
+    assert all(word not in (PAD, BEGIN) for each in found for word in each.words)

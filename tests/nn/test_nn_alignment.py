@@ -93,3 +93,9 @@ def test_errors():
         layer(mr.Tensor(QUERY[:1]), mr.Tensor(MEMORY))
     with pytest.raises(ShapeError, match="one element for each source word"):
         layer(mr.Tensor(QUERY), mr.Tensor(MEMORY), MASK[:, :3])
+
+
+def test_padding_loses_against_any_score():
+    layer = nn.DotProductAttention(1, scaled=False)
+    _, weights = layer(mr.tensor([[-300.0]]), mr.tensor([[[300.0], [0.5]]]), np.array([[True, False]]))
+    assert weights.data.tolist() == [[1.0, 0.0]]

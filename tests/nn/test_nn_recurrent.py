@@ -105,3 +105,14 @@ def test_errors_and_printing():
         nn.GRU(3, 4, dropout=2)
     assert repr(nn.GRU(3, 4, 2, batch_first=True)).startswith("GRU(3, 4, num_layers=2, batch_first=True)")
     assert repr(nn.GRUCell(3, 4, False)).startswith("GRUCell(3, 4, bias=False)")
+
+
+@pytest.mark.parametrize("padding", [np.inf, np.nan])
+def test_padding_may_hold_anything(padding: float):
+    mr.manual_seed(0)
+    layer = nn.GRU(2, 3, batch_first=True)
+    x = np.ones((2, 4, 2), np.float32)
+    x[0, 2:] = padding
+    output, final = layer(mr.tensor(x), lengths=np.array([2, 4]))
+    (output.sum() + final.sum()).backward()
+    assert all(np.isfinite(p.grad.data).all() for p in layer.parameters())

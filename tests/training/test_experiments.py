@@ -398,3 +398,11 @@ def test_another_experiment_needs_four_methods_at_most():
     variants = experiment.variants("micro")
     findings, said = runner.judge(experiment, variants, rows(a=[0.5, 0.5], b=[0.5, 0.5]))
     assert said == UNDECIDED and findings[0].value.mean == 0
+
+
+@pytest.mark.parametrize("content", ['{"experiment": "wiring"}', '{"epochs": 3}', "no JSON"])
+def test_a_directory_of_something_else_is_left_alone(content, tmp_path):
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(DataError, match="choose another directory"):
+        experiments.run(experiments.find("activations"), "micro", 1, str(tmp_path))
+    assert (tmp_path / "config.json").read_text() == content

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from minires import __version__
+from minires.errors import DataError
 from minires.io import write_atomically
 from minires.training.experiments.experiment import Experiment, Measured, Variant
 from minires.training.experiments.report import Report, csv_table, judge
@@ -52,6 +54,7 @@ def run(
     """
     variants = _variants(experiment, scale, seeds, root)
     directory = Path(out) if out is not None else Path("runs") / f"{experiment.name}-{scale}"
+    _check_owner(directory, experiment.name)
     store = Store(directory, experiment.name, scale)
     plan = [(variant, seed) for seed in range(seeds) for variant in variants]
     found = {(variant.name, seed): store.read(variant, seed) for variant, seed in plan}
@@ -85,6 +88,22 @@ def _variants(experiment: Experiment, scale: str, seeds: int, root: str | None) 
     if root is not None and not needs_files:
         raise ValueError(f"--scale {scale} runs on digits that come with the package; leave out --data")
     return variants
+
+
+def _check_owner(directory: Path, name: str) -> None:
+    """Raise DataError if ``directory`` holds what is not this experiment's."""
+    if not directory.exists():
+        return
+    if not directory.is_dir():
+        raise DataError(f"--out {directory}: is a file, expected a directory for the results")
+    try:
+        owner = json.loads((directory / CONFIG).read_text(encoding="utf-8")).get("experiment", "another program")
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError, AttributeError):
+        owner = "another program"
+    if owner != name:
+        raise DataError(f"--out {directory}: its {CONFIG} belongs to {owner}, not to {name}; choose another directory")
 
 
 def _made(directory: Path) -> Path:
