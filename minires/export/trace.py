@@ -8,16 +8,15 @@ back.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from minires.modes import Mode, no_grad, state
-from minires.nn import Module
+from minires.nn import Module, evaluation_mode
 from minires.tensor import Tensor
 
-__all__ = ["Call", "Trace", "evaluation_mode", "trace"]
+__all__ = ["Call", "Trace", "trace"]
 
 
 @dataclass
@@ -94,15 +93,3 @@ def trace(model: Module, inputs: tuple[Tensor, ...], knows: Callable[[str], bool
     with evaluation_mode(model), no_grad(), Mode("autocast", None), Mode("observer", tracer):
         output = model(*inputs)
     return Trace(tracer.calls, inputs, output)
-
-
-@contextmanager
-def evaluation_mode(model: Module) -> Iterator[None]:
-    """Inside, ``model`` is in evaluation mode; afterwards every module is as it was."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode

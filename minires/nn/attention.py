@@ -18,7 +18,7 @@ from minires.modes import no_grad
 from minires.nn import init
 from minires.nn.containers import Sequential
 from minires.nn.layers import Conv2d, ConvTranspose2d
-from minires.nn.module import Module, RemovableHandle
+from minires.nn.module import Module, RemovableHandle, evaluation_mode
 from minires.nn.normalization import BatchNormReLU
 from minires.nn.residual import ResidualUnit, UnitFactory, units
 from minires.nn.shape import MaxPool2d
@@ -273,20 +273,16 @@ def attention_maps(model: Module, input: Tensor) -> list[AttentionMaps]:
     heard: dict[int, dict[str, Tensor]] = {}
     handles: list[RemovableHandle] = []
     names: list[tuple[str, AttentionModule]] = []
-    modes = [(module, module.training) for module in model.modules()]
     try:
         for name, module in model.named_modules():
             if isinstance(module, AttentionModule):
                 names.append((name or type(module).__name__, module))
                 handles += _listen(module, heard.setdefault(id(module), {}))
-        model.eval()
-        with no_grad():
+        with evaluation_mode(model), no_grad():
             model(input)
     finally:
         for handle in handles:
             handle.remove()
-        for module, mode in modes:
-            module.training = mode
     return [
         AttentionMaps(name, maps["trunk"], maps.get("mask"), maps["output"], maps["attended"])
         for name, module in names

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import numpy as np
@@ -21,7 +22,7 @@ from minires.nn import loading
 from minires.precision import INEXACT
 from minires.tensor import Tensor
 
-__all__ = ["Module", "Parameter", "RemovableHandle"]
+__all__ = ["Module", "Parameter", "RemovableHandle", "evaluation_mode"]
 
 _M = TypeVar("_M", bound="Module")
 _handle_numbers = itertools.count()
@@ -380,3 +381,15 @@ class Module:
 
 def _kind(value: Any) -> str:
     return type(value).__name__
+
+
+@contextmanager
+def evaluation_mode(model: Module) -> Iterator[None]:
+    """Inside, ``model`` is in evaluation mode; afterwards every module is as it was."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode

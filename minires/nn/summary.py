@@ -14,7 +14,7 @@ import numpy as np
 
 from minires.modes import no_grad
 from minires.nn.layers import Conv2d, ConvTranspose2d, Linear
-from minires.nn.module import Module
+from minires.nn.module import Module, evaluation_mode
 from minires.tensor import Tensor
 
 __all__ = ["Row", "Summary", "count_parameters", "summary"]
@@ -152,16 +152,12 @@ def summary(model: Module, input_shape: tuple[int, ...], depth: int | None = Non
         dtype: of the input; an integer type for networks that begin with an embedding.
     """
     calls = _Calls(model)
-    modes = [(module, module.training) for module in model.modules()]
     device = next((p.device for p in model.parameters()), "cpu")
     try:
-        model.eval()
-        with no_grad():
+        with evaluation_mode(model), no_grad():
             model(Tensor(np.zeros((1, *input_shape), dtype)).to(device))
     finally:
         calls.stop()
-        for module, mode in modes:
-            module.training = mode
     result = Summary(type(model).__name__, tuple(input_shape), count_parameters(model), sum(c[2] for c in calls.log))
     for path, output_shape in {path: shape for path, shape, _ in calls.log}.items():
         module = model.get_submodule(path)

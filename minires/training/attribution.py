@@ -15,9 +15,10 @@ import numpy as np
 from minires.autograd import grad
 from minires.device import array_module
 from minires.modes import enable_grad
+from minires.nn import evaluation_mode
 from minires.tensor import Tensor
 
-__all__ = ["Attribution", "attribute", "evaluating"]
+__all__ = ["Attribution", "attribute"]
 
 
 class Attribution(NamedTuple):
@@ -54,7 +55,7 @@ def attribute(model: Any, images: Any, layers: Sequence[str] = (), classes: Any 
     if array.ndim != 4 or not len(array):
         raise ValueError(f"attribute: expected images (N, C, H, W) and at least one, got shape {array.shape}")
     x = Tensor(array, requires_grad=True)
-    with evaluating(model), enable_grad(), _listening(model, layers) as heard:
+    with evaluation_mode(model), enable_grad(), _listening(model, layers) as heard:
         logits = model(x)
         wanted = logits.data.argmax(axis=1) if classes is None else array_module(array).asarray(classes)  # (N,)
         chosen = array_module(array).zeros_like(logits.data)
@@ -97,15 +98,3 @@ def _listening(model: Any, layers: Sequence[str]) -> Iterator[dict[str, Tensor]]
     finally:
         for handle in handles:
             handle.remove()
-
-
-@contextmanager
-def evaluating(model: Any) -> Iterator[None]:
-    """Evaluation mode of every module; each gets its own mode back."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode

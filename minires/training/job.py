@@ -28,6 +28,7 @@ from minires.training.metrics import Evaluation, evaluate
 from minires.training.mixed import MixedPrecision
 from minires.training.presets import Job
 from minires.training.report import NAMES
+from minires.training.settings import read_settings, write_settings
 from minires.training.sources import Source, open_source
 from minires.training.trainer import CHECKPOINT, Trainer
 
@@ -36,7 +37,7 @@ __all__ = [
     "read_job", "run", "train", "write_job",
 ]  # fmt: skip
 
-CONFIG, RESULTS = "config.json", "results.json"
+RESULTS = "results.json"
 COMPARED = ("residual", "naive", "none")
 
 
@@ -65,25 +66,12 @@ def new_directory(out: str | os.PathLike[str] | None = None) -> Path:
 
 def write_job(directory: Path, job: Job, compared: bool = False) -> None:
     """Write ``config.json``."""
-    text = json.dumps({**job.to_dict(), "compare": compared}, indent=2)
-    write_atomically(directory / CONFIG, f"{text}\n".encode())
+    write_settings(directory, job, compared)
 
 
 def read_job(directory: Path) -> tuple[Job, bool]:
-    """The job of a run directory, and whether it is a comparison.
-
-    Raises:
-        CheckpointError: there is no ``config.json``, or it is damaged.
-    """
-    path = directory / CONFIG
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-        compared = bool(values.pop("compare", False))
-        return Job.from_dict(values), compared
-    except FileNotFoundError:
-        raise CheckpointError(f"{path}: no such file, so {directory} is no run to continue") from None
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{path}: is damaged ({error})") from None
+    """The job of a run directory, and whether it is a comparison; see :func:`read_settings`."""
+    return read_settings(directory, Job)
 
 
 def build_model(job: Job, source: Source) -> Any:

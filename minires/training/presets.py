@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field
 from typing import Any
+
+from minires.training.settings import Settings
 
 __all__ = ["CIFAR", "DIGITS", "FOLDER", "PRESETS", "RECIPES", "Job"]
 
@@ -24,7 +26,7 @@ _CHOICES = {
 
 
 @dataclass(frozen=True)
-class Job:
+class Job(Settings):
     """One training run.
 
     Attributes:
@@ -108,25 +110,9 @@ class Job:
         if self.data != "digits" and self.root is None:
             raise ValueError(f"root: data {self.data!r} needs the directory of its files")
 
-    def with_(self, **changes: Any) -> Job:
-        """A copy with some values changed; None means unchanged."""
-        return replace(self, **{name: value for name, value in changes.items() if value is not None})
-
     def to_dict(self) -> dict[str, Any]:
         """As plain values that JSON can hold."""
-        return {**asdict(self), "milestones": list(self.milestones)}
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Job:
-        """The reverse of :meth:`to_dict`.
-
-        Raises:
-            ValueError: an unknown name or a value out of range.
-        """
-        unknown = set(values) - {each.name for each in fields(cls)}
-        if unknown:
-            raise ValueError(f"config: unknown setting {min(unknown)!r}")
-        return cls(**values)
+        return {**super().to_dict(), "milestones": list(self.milestones)}
 
 
 def _need(name: str, value: float, least: int) -> None:

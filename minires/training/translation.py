@@ -12,8 +12,8 @@ import io as text_io
 import math
 import os
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,6 +32,7 @@ from minires.random import manual_seed
 from minires.tensor import Tensor
 from minires.training import checkpoint
 from minires.training.progress import Progress
+from minires.training.settings import Settings
 from minires.training.trainer import CHECKPOINT, METRICS, DivergedError
 
 __all__ = [
@@ -49,7 +50,7 @@ def small_products() -> Any:
 
 
 @dataclass(frozen=True)
-class TranslationJob:
+class TranslationJob(Settings):
     """One training run of a translator.
 
     Attributes:
@@ -99,26 +100,6 @@ class TranslationJob:
                 raise ValueError(f"{name}: expected a number > 0, got {getattr(self, name)}")
         if not 0 <= self.warmup < 1 or self.seed < 0:
             raise ValueError(f"expected warmup in [0, 1) and seed >= 0, got {self.warmup} and {self.seed}")
-
-    def with_(self, **changes: Any) -> TranslationJob:
-        """A copy with some values changed; None means unchanged."""
-        return replace(self, **{name: value for name, value in changes.items() if value is not None})
-
-    def to_dict(self) -> dict[str, Any]:
-        """As plain values that JSON can hold."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> TranslationJob:
-        """The reverse of :meth:`to_dict`.
-
-        Raises:
-            ValueError: an unknown name or a value out of range.
-        """
-        unknown = set(values) - {each.name for each in fields(cls)}
-        if unknown:
-            raise ValueError(f"config: unknown setting {min(unknown)!r}")
-        return cls(**values)
 
 
 #: What ``minires train --data numerals`` does.

@@ -12,6 +12,7 @@ from minires.errors import CheckpointError
 from minires.io import write_atomically
 from minires.training import checkpoint
 from minires.training.report import _layout as layout
+from minires.training.settings import read_settings, write_settings
 from minires.training.trainer import CHECKPOINT
 from minires.training.translation import (
     LANGUAGES,
@@ -25,7 +26,7 @@ from minires.training.translation import (
 
 __all__ = ["Result", "compare", "draw_alignment", "latest_run", "length_table", "read_job", "run", "table", "train"]
 
-CONFIG, RESULTS = "config.json", "results.json"
+RESULTS = "results.json"
 NAMES = {"additive": "additive attention", "dot": "dot-product attention", "none": "no attention"}
 
 #: What ``alignment.png`` shows: every English word belongs to one place, but the groups of digits differ.
@@ -69,7 +70,7 @@ def train(
 def run(job: TranslationJob, out: Path, quiet: bool = False, log: Log = print) -> Result:
     """Train a translator in a directory, from the beginning or from the checkpoint there; measure and draw."""
     trainer = TranslationTrainer(job, open_corpus(job), out, quiet)
-    _write(out / CONFIG, {**job.to_dict(), "compare": False})
+    write_settings(out, job, compared=False)
     if (out / CHECKPOINT).exists():
         trainer.load(out / CHECKPOINT)
         log(f"continuing after {len(trainer.history)} of {job.epochs} epochs")
@@ -93,7 +94,7 @@ def compare(job: TranslationJob, out: Path, quiet: bool = False, log: Log = prin
     """
     if job.attention == "none":
         raise ValueError("a comparison needs attention to compare with: additive or dot, not none")
-    _write(out / CONFIG, {**job.to_dict(), "compare": True})
+    write_settings(out, job, compared=True)
     results, histories = {}, {}
     for kind in (job.attention, "none"):
         results[kind] = run(job.with_(attention=kind), out / kind, quiet, log)
@@ -105,20 +106,8 @@ def compare(job: TranslationJob, out: Path, quiet: bool = False, log: Log = prin
 
 
 def read_job(directory: Path) -> tuple[TranslationJob, bool]:
-    """The job of a run directory, and whether it is a comparison.
-
-    Raises:
-        CheckpointError: there is no ``config.json``, or it is damaged.
-    """
-    path = directory / CONFIG
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-        compared = bool(values.pop("compare", False))
-        return TranslationJob.from_dict(values), compared
-    except FileNotFoundError:
-        raise CheckpointError(f"{path}: no such file, so {directory} is no run to continue") from None
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{path}: is damaged ({error})") from None
+    """The job of a run directory, and whether it is a comparison; see :func:`read_settings`."""
+    return read_settings(directory, TranslationJob)
 
 
 def latest_run(folder: Path = Path("runs")) -> Path:

@@ -160,7 +160,6 @@ class Windows:
 
     Attributes:
         is_plain: every window is one pixel, and the input itself is the matrix of columns.
-        everything: the block that is all there is.
         row_bytes: memory for the columns of a row of the output, and for its products.
         work: multiply-adds in all.
     """
@@ -169,15 +168,14 @@ class Windows:
         self, x: Any, kernel: Pair, stride: Pair, before: Pair, dilation: Pair, groups: int, out_size: Pair, outputs: int
     ) -> None:
         self.x, self.kernel, self.stride, self.before, self.dilation = x, kernel, stride, before, dilation
-        self.groups, self.out_size, self.outputs = groups, out_size, outputs
+        self.groups, self.out_size = groups, out_size
         self.is_plain = kernel == (1, 1) and stride == (1, 1) and before == (0, 0) and out_size == x.shape[1:3]
-        self.everything = (slice(0, len(x)), slice(0, out_size[0]))
         self.row_bytes = out_size[1] * (kernel[1] * x.shape[3] + 2 * outputs * groups) * x.itemsize
         self.work = len(x) * out_size[0] * out_size[1] * kernel[0] * kernel[1] * x.shape[3] * outputs
 
     def blocks(self) -> list[Block]:
         """(images, output rows) such that the columns of each fit into the cache; without columns, a few large ones."""
-        return split(len(self.x), self.out_size[0], 1 if self.is_plain else self.row_bytes, self.work)
+        return _split(len(self.x), self.out_size[0], 1 if self.is_plain else self.row_bytes, self.work)
 
     def multiply(self, block: Block, matrices: Any, out: Any) -> None:
         """Fill ``out`` (n, h, W', O), the part of the output that ``block`` names: columns times matrices."""
@@ -249,7 +247,7 @@ class Windows:
         return padded
 
 
-def split(count: int, rows: int, row_bytes: int, work: int) -> list[Block]:
+def _split(count: int, rows: int, row_bytes: int, work: int) -> list[Block]:
     """Blocks of images, or of rows of one image, of about ``_BLOCK_BYTES``; one block if there is little ``work`` in all."""
     if not (count and rows and row_bytes):
         return []

@@ -16,8 +16,7 @@ from minires import functional
 from minires.autograd import grad
 from minires.data import ClutteredDigits, ImageDataset
 from minires.device import array_module, to_device
-from minires.nn import AttentionModule
-from minires.training.attribution import evaluating
+from minires.nn import AttentionModule, evaluation_mode
 from minires.training.experiments.experiment import ERROR, Column, Experiment, Measured, Results, Trained, Variant
 from minires.training.experiments.scales import network
 from minires.training.experiments.statistics import Contrast
@@ -129,7 +128,7 @@ def passed_gradient(model: Any, images: Any, labels: Any) -> Any:
             handles.append(module.mask.register_forward_hook(lambda module, args, output: masks.append(output.data)))
             handles.append(module.last.register_forward_pre_hook(lambda module, args: joined.append(args[0])))
     try:
-        with evaluating(model):
+        with evaluation_mode(model):
             wanted = array_module(images.data).asarray(labels)
             gradients = grad(functional.cross_entropy(model(images), wanted, reduction="sum"), joined)
     finally:
